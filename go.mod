@@ -1,0 +1,3 @@
+module github.com/lmtpd/lmtpd
+
+go 1.26
