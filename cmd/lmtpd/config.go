@@ -1,0 +1,234 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// defaultConfigPath is read where no -c is given.
+const defaultConfigPath = "/etc/lmtpd/lmtpd.toml"
+
+// maxConfigSize bounds how much of a configuration file is read, in octets, so that
+// a path such as /dev/zero is an error and not a full memory.
+const maxConfigSize = 1 << 20
+
+// config is the whole configuration, defaults filled in and every value validated.
+// It is read-only once loadConfig has returned it: a reload makes a new one.
+//
+// The toml tag is the key as lmtpd.toml(5) names it; the example tag is what an error
+// about a value of the wrong type shows.
+type config struct {
+	Hostname       string         `toml:"hostname" example:"\"mx.example.org\""` // never empty after loadConfig
+	StateDirectory string         `toml:"state_directory" example:"\"/var/lib/lmtpd\""`
+	Listen         []listenConfig `toml:"listen"`
+	Address        addressConfig  `toml:"address"`
+	Userdb         []userdbConfig `toml:"userdb"`
+	Mailbox        mailboxConfig  `toml:"mailbox"`
+	Limits         limitsConfig   `toml:"limits"`
+	Delivery       deliveryConfig `toml:"delivery"`
+	Log            logConfig      `toml:"log"`
+
+	doc *document // where each key stands, for errors found later
+}
+
+// listenConfig is one [[listen]]. An Address that is empty means a socket of this Name
+// which systemd passes.
+type listenConfig struct {
+	Name     string        `toml:"name" example:"\"lmtp\""`
+	Protocol listenProto   `toml:"protocol" example:"\"lmtp\""`
+	Address  socketAddress `toml:"address" example:"\"unix:/run/lmtpd/lmtp.sock\""`
+	Mode     fileMode      `toml:"mode" example:"\"0660\""`     // Unix sockets only
+	Owner    string        `toml:"owner" example:"\"lmtpd\""`   // name or number; "" leaves it
+	Group    string        `toml:"group" example:"\"postfix\""` // name or number; "" leaves it
+}
+
+// addressConfig says how addresses are read.
+type addressConfig struct {
+	Delimiter string `toml:"delimiter" example:"\"+\""` // any one of these octets; "" for no detail
+	FoldCase  bool   `toml:"fold_case" example:"true"`
+}
+
+// userdbConfig is one [[userdb]]; which fields count depends on Type.
+type userdbConfig struct {
+	Type       userdbType `toml:"type" example:"\"passwd-file\""`
+	Path       string     `toml:"path" example:"\"/etc/lmtpd/users\""` // passwd-file
+	Domains    []string   `toml:"domains" example:"[\"example.org\"]"` // lower case; none: every domain
+	MinimumUID uint32     `toml:"minimum_uid" example:"1000"`          // system
+}
+
+// mailboxConfig says where mail goes.
+type mailboxConfig struct {
+	Path         string     `toml:"path" example:"\"~/Maildir\""` // a template, see checkMailboxPath
+	DetailFolder bool       `toml:"detail_folder" example:"true"`
+	Durability   durability `toml:"durability" example:"\"full\""`
+	Newlines     newlines   `toml:"newlines" example:"\"lf\""`
+}
+
+// limitsConfig bounds what peers can make the daemon spend.
+type limitsConfig struct {
+	MessageSize        size     `toml:"message_size" example:"\"64 MiB\""` // 0: no limit
+	Recipients         int      `toml:"recipients" example:"1000"`
+	Sessions           int      `toml:"sessions" example:"1000"`
+	CommandTimeout     duration `toml:"command_timeout" example:"\"5m\""`
+	DataTimeout        duration `toml:"data_timeout" example:"\"3m\""`
+	Errors             int      `toml:"errors" example:"10"`
+	MemoryBody         size     `toml:"memory_body" example:"\"256 KiB\""` // 0: every body goes to a file
+	ParallelDeliveries int      `toml:"parallel_deliveries" example:"16"`
+}
+
+// deliveryConfig is about one message on its way.
+type deliveryConfig struct {
+	LoopCheck      bool     `toml:"loop_check" example:"true"`
+	MaxReceived    int      `toml:"max_received" example:"100"`
+	DeliverTimeout duration `toml:"deliver_timeout" example:"\"580s\""`
+}
+
+// logConfig is what is logged, and how.
+type logConfig struct {
+	Level  logLevel  `toml:"level" example:"\"info\""`
+	Format logFormat `toml:"format" example:"\"text\""`
+}
+
+// defaultConfig is the configuration of an empty file. Hostname stays empty here:
+// loadConfig asks the machine only where the file says nothing.
+func defaultConfig() *config {
+	return &config{
+		StateDirectory: defaultStateDirectory(os.Getenv("STATE_DIRECTORY")),
+		Address:        addressConfig{Delimiter: "+", FoldCase: true},
+		Mailbox: mailboxConfig{
+			Path:         "~/Maildir",
+			DetailFolder: true,
+			Durability:   durabilityFull,
+			Newlines:     newlinesLF,
+		},
+		Limits: limitsConfig{
+			MessageSize:        64 << 20,
+			Recipients:         1000,
+			Sessions:           1000,
+			CommandTimeout:     duration(5 * time.Minute),
+			DataTimeout:        duration(3 * time.Minute),
+			Errors:             10,
+			MemoryBody:         256 << 10,
+			ParallelDeliveries: 16,
+		},
+		Delivery: deliveryConfig{
+			LoopCheck:      true,
+			MaxReceived:    100,
+			DeliverTimeout: duration(580 * time.Second),
+		},
+		Log: logConfig{Level: logLevelInfo, Format: logFormatText},
+	}
+}
+
+// defaultStateDirectory takes the first of the directories that systemd's
+// StateDirectory= puts into the environment.
+func defaultStateDirectory(fromSystemd string) string {
+	if first, _, _ := strings.Cut(fromSystemd, ":"); strings.HasPrefix(first, "/") {
+		return first
+	}
+	return "/var/lib/lmtpd"
+}
+
+// loadConfig reads and validates the file at path. The error is a configErrors with
+// every fault that was found, in the order of the file.
+func loadConfig(path string) (*config, error) {
+	data, err := readConfigFile(path)
+	if err != nil {
+		return nil, configErrors{err}
+	}
+	return parseConfig(path, data)
+}
+
+// readConfigFile returns the content of path; its errors have no line.
+func readConfigFile(path string) ([]byte, *configError) {
+	fail := func(problem, remedy string) ([]byte, *configError) {
+		return nil, &configError{File: path, Problem: problem, Remedy: remedy}
+	}
+	f, err := os.Open(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fail("no such file", "create it (every key has a default, an empty file will do), or name another with -c FILE")
+	case errors.Is(err, fs.ErrPermission):
+		return fail(fmt.Sprintf("permission denied for uid %d", os.Geteuid()), "let this user read the file and enter the directories above it")
+	case err != nil:
+		return fail(plainError(err), "name a readable file with -c FILE")
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxConfigSize+1))
+	switch {
+	case errors.Is(err, syscall.EISDIR):
+		return fail("is a directory", "name the file in it: -c "+strings.TrimRight(path, "/")+"/lmtpd.toml")
+	case err != nil:
+		return fail(plainError(err), "name a readable file with -c FILE")
+	case len(data) > maxConfigSize:
+		return fail("larger than 1 MiB", "this is hardly a configuration; name another file with -c FILE")
+	}
+	return data, nil
+}
+
+// parseConfig is loadConfig for content that has been read already; file is its name
+// in errors.
+func parseConfig(file string, data []byte) (*config, error) {
+	c := defaultConfig()
+	c.doc = readDocument(file, data, c)
+	c.fillElements()
+	c.validate()
+	if len(c.doc.errs) > 0 {
+		c.doc.errs.sort()
+		return nil, c.doc.errs
+	}
+	if c.Hostname == "" {
+		c.Hostname = machineName()
+	}
+	return c, nil
+}
+
+// fillElements gives the entries of lists their defaults: they do not exist yet when
+// the defaults of everything else are laid below the file.
+func (c *config) fillElements() {
+	for i := range c.Listen {
+		l := &c.Listen[i]
+		if l.Protocol == "" {
+			l.Protocol = protoLMTP
+		}
+		if l.Mode == 0 && l.Address.Network != "tcp" {
+			l.Mode = 0o660
+		}
+		if l.Name == "" {
+			l.Name = string(l.Protocol)
+		}
+	}
+	for i := range c.Userdb {
+		u := &c.Userdb[i]
+		if u.Type == userdbSystem && !c.doc.has(fmt.Sprintf("userdb[%d].minimum_uid", i)) {
+			u.MinimumUID = 1000
+		}
+		for j, d := range u.Domains {
+			u.Domains[j] = strings.ToLower(d)
+		}
+	}
+}
+
+// machineName is the name of this host where it can stand in a mail header.
+func machineName() string {
+	name, err := os.Hostname()
+	if err != nil || checkHostname(name) != nil {
+		return "localhost"
+	}
+	return name
+}
+
+// plainError drops what an *fs.PathError repeats: the operation and the path.
+func plainError(err error) string {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err
+	}
+	return err.Error()
+}

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// size is a number of octets, written "64 MiB", "10MB", "512" or as a plain number.
+type size int64
+
+var sizeUnits = []struct {
+	name   string
+	factor int64
+}{
+	{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40},
+	{"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12},
+	{"K", 1 << 10}, {"M", 1 << 20}, {"G", 1 << 30}, {"T", 1 << 40},
+	{"B", 1}, {"", 1},
+}
+
+func (s *size) UnmarshalText(text []byte) error {
+	written := string(text)
+	bad := &valueError{quoted(written) + " is not a size", `write octets, or a number and KiB, MiB, GiB or TiB, such as "64 MiB"`}
+	digits := strings.TrimSpace(written)
+	end := strings.IndexFunc(digits, func(r rune) bool { return r < '0' || r > '9' })
+	unit := ""
+	if end >= 0 {
+		digits, unit = digits[:end], strings.TrimLeft(digits[end:], " ")
+	}
+	if digits == "" {
+		return bad
+	}
+	for _, u := range sizeUnits {
+		if !strings.EqualFold(unit, u.name) {
+			continue
+		}
+		n, err := strconv.ParseInt(digits, 10, 64)
+		if err != nil || n > math.MaxInt64/u.factor {
+			return &valueError{quoted(written) + " is larger than any file can be", `write a smaller size, such as "64 MiB"`}
+		}
+		*s = size(n * u.factor)
+		return nil
+	}
+	return bad
+}
+
+// String is the shortest exact way to write s.
+func (s size) String() string {
+	for _, u := range []int{3, 2, 1, 0} {
+		if f := sizeUnits[u].factor; s != 0 && int64(s)%f == 0 {
+			return fmt.Sprintf("%d %s", int64(s)/f, sizeUnits[u].name)
+		}
+	}
+	return strconv.FormatInt(int64(s), 10)
+}
+
+// duration is a time.Duration written as in Go: "5m", "300s", "1h30m".
+type duration time.Duration
+
+func (d *duration) UnmarshalText(text []byte) error {
+	written := strings.TrimSpace(string(text))
+	v, err := time.ParseDuration(written)
+	if err != nil {
+		if _, err := strconv.Atoi(written); err == nil && len(written) < 10 {
+			return &valueError{"the duration " + written + " has no unit", fmt.Sprintf(`write "%ss" for seconds or "%sm" for minutes`, written, written)}
+		}
+		return &valueError{quoted(written) + " is not a duration", `write a number and s, m or h, such as "300s" or "5m"`}
+	}
+	*d = duration(v)
+	return nil
+}
+
+func (d duration) String() string { return time.Duration(d).String() }
+
+// fileMode is the permission bits of a socket, written in octal: "0660".
+type fileMode uint32
+
+func (m *fileMode) UnmarshalText(text []byte) error {
+	written := string(text)
+	n, err := strconv.ParseUint(written, 8, 32)
+	switch {
+	case err != nil || len(written) < 3 || len(written) > 4:
+		return &valueError{quoted(written) + " is not a file mode", `write three or four octal digits in quotes, such as "0660"`}
+	case n > 0o777:
+		return &valueError{quoted(written) + " has bits that mean nothing on a socket", `use the permission bits only, such as "0660"`}
+	case n&0o222 == 0:
+		return &valueError{quoted(written) + " lets nobody connect", `connecting needs write permission: "0660" for owner and group`}
+	}
+	*m = fileMode(n)
+	return nil
+}
+
+func (m fileMode) String() string { return fmt.Sprintf("%04o", uint32(m)) }
+
+// The words that a key may have.
+type (
+	listenProto string
+	userdbType  string
+	durability  string
+	newlines    string
+	logLevel    string
+	logFormat   string
+)
+
+const (
+	protoLMTP listenProto = "lmtp"
+	protoSMTP listenProto = "smtp"
+
+	userdbPasswdFile userdbType = "passwd-file"
+	userdbSystem     userdbType = "system"
+
+	durabilityFull durability = "full" // file and directory are on disk before the 250
+	durabilityFile durability = "file" // the file only
+	durabilityNone durability = "none" // when the kernel gets to it
+
+	newlinesLF   newlines = "lf"
+	newlinesCRLF newlines = "crlf"
+
+	logLevelDebug logLevel = "debug"
+	logLevelInfo  logLevel = "info"
+	logLevelWarn  logLevel = "warn"
+	logLevelError logLevel = "error"
+
+	logFormatText logFormat = "text"
+	logFormatJSON logFormat = "json"
+)
+
+func (v *listenProto) UnmarshalText(t []byte) error { return oneOf(v, t, protoLMTP, protoSMTP) }
+func (v *userdbType) UnmarshalText(t []byte) error {
+	return oneOf(v, t, userdbPasswdFile, userdbSystem)
+}
+func (v *durability) UnmarshalText(t []byte) error {
+	return oneOf(v, t, durabilityFull, durabilityFile, durabilityNone)
+}
+func (v *newlines) UnmarshalText(t []byte) error { return oneOf(v, t, newlinesLF, newlinesCRLF) }
+func (v *logLevel) UnmarshalText(t []byte) error {
+	return oneOf(v, t, logLevelDebug, logLevelInfo, logLevelWarn, logLevelError)
+}
+func (v *logFormat) UnmarshalText(t []byte) error { return oneOf(v, t, logFormatText, logFormatJSON) }
+
+// oneOf sets v to text if that is one of words.
+func oneOf[T ~string](v *T, text []byte, words ...T) error {
+	names := make([]string, len(words))
+	for i, w := range words {
+		if string(text) == string(w) {
+			*v = w
+			return nil
+		}
+		names[i] = strconv.Quote(string(w))
+	}
+	list := strings.Join(names[:len(names)-1], ", ") + " or " + names[len(names)-1]
+	return &valueError{quoted(string(text)) + " is not known", "write " + list}
+}
