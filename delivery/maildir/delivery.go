@@ -1,0 +1,341 @@
+package maildir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"path"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	nothingMade = math.MaxInt // of delivery.made
+	nameTries   = 5           // names tried before a collision is an error
+	interrupts  = 100         // times a call is repeated after EINTR
+)
+
+// delivery is one copy on its way into one mailbox. Its steps are methods, each
+// to be called once and in order, with the owner's credentials:
+//
+//	place, create, write, sync, name, syncDir
+//
+// A step that fails leaves the rest to discard.
+type delivery struct {
+	ctx  context.Context
+	w    *Writer
+	body *Body
+	t    *Target
+	res  Result
+
+	base string // the mailbox below the root: path, or path and folder
+	made int    // depth of the topmost directory that got a new one, or nothingMade
+	dev  device // of new/
+
+	root, new, tmp, file int // descriptors, -1 if closed
+
+	classic bool        // by way of tmp/
+	ino     unix.Stat_t // of file
+	tmpName string      // the file's name in tmp/, while it has one
+	newName string      // the file's name in new/, once it has one
+}
+
+func newDelivery(ctx context.Context, w *Writer, b *Body, t *Target) *delivery {
+	return &delivery{
+		ctx: ctx, w: w, body: b, t: t, made: nothingMade,
+		root: -1, new: -1, tmp: -1, file: -1,
+		res: Result{Size: int64(len(t.Header)) + b.Size},
+	}
+}
+
+// run takes all steps. The outcome is in d.res.
+func (d *delivery) run() {
+	defer d.close()
+	begin := d.w.now()
+	err := d.place()
+	if err == nil {
+		err = d.store(begin)
+		if errors.Is(err, errUnnamed) {
+			// The file system makes unnamed files but cannot name them. Take the
+			// classic way, and if that works take it at once the next time.
+			d.discard()
+			d.classic = true
+			if err = d.store(d.w.now()); err == nil {
+				d.w.named.add(d.dev)
+			}
+		}
+	}
+	if err != nil {
+		d.discard()
+		d.res.Err = err
+		d.res.File = ""
+	}
+}
+
+// store takes the steps from the open mailbox to the synced name.
+func (d *delivery) store(begin time.Time) error {
+	lap := func(to *time.Duration) {
+		now := d.w.now()
+		*to, begin = now.Sub(begin), now
+	}
+	if err := d.create(); err != nil {
+		return err
+	}
+	lap(&d.res.Open)
+	if err := d.write(); err != nil {
+		return err
+	}
+	lap(&d.res.Write)
+	if err := d.sync(); err != nil {
+		return err
+	}
+	lap(&d.res.Sync)
+	if err := d.name(); err != nil {
+		return err
+	}
+	err := d.syncDir()
+	lap(&d.res.Name)
+	return err
+}
+
+// do takes one system call of a step: the test's seam first, again if a signal
+// interrupted it, and with an *Error for whatever goes wrong.
+func (d *delivery) do(op, path string, call func() error) error {
+	if err := d.alive(op, path); err != nil {
+		return err
+	}
+	if d.w.Before != nil {
+		if err := d.w.Before(op, path); err != nil {
+			return d.fail(op, path, err)
+		}
+	}
+	err := call()
+	for range interrupts {
+		if err != unix.EINTR {
+			break
+		}
+		err = call()
+	}
+	if err != nil {
+		return d.fail(op, path, err)
+	}
+	return nil
+}
+
+// alive is the context's error as long as the message has no name.
+func (d *delivery) alive(op, path string) error {
+	if d.newName == "" && d.ctx.Err() != nil {
+		return d.fail(op, path, context.Cause(d.ctx))
+	}
+	return nil
+}
+
+// create opens the file that will be the message: an unnamed one in new/, or
+// one in tmp/ where the file system has none.
+func (d *delivery) create() error {
+	d.classic = d.classic || d.w.named.has(d.dev)
+	if !d.classic {
+		dir := d.abs(path.Join(d.base, "new"))
+		err := d.do(OpUnnamed, dir, func() (err error) {
+			d.file, err = unix.Openat(d.new, ".", unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, d.w.fileMode())
+			return err
+		})
+		switch {
+		case unsupported(err), errors.Is(err, unix.EISDIR): // EISDIR from kernels and layers that do not know the flag
+			d.w.named.add(d.dev)
+			d.classic = true
+		case err != nil:
+			return err
+		default:
+			return d.created(dir)
+		}
+	}
+	return d.createTmp()
+}
+
+// createTmp creates the file in tmp/.
+func (d *delivery) createTmp() (err error) {
+	rel := path.Join(d.base, "tmp")
+	d.tmp, err = d.openDir(rel, searchDir)
+	if errors.Is(err, unix.ENOENT) { // some readers and backups drop empty directories
+		d.tmp, err = d.makeDirs("tmp")
+	}
+	if err != nil {
+		return err
+	}
+	for range nameTries {
+		name := d.w.newName(d.sizes())
+		abs := d.abs(path.Join(rel, name))
+		err = d.do(OpCreate, abs, func() (err error) {
+			d.file, err = unix.Openat(d.tmp, name, unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|
+				unix.O_WRONLY|unix.O_CLOEXEC, d.w.fileMode())
+			return err
+		})
+		if err == nil {
+			d.tmpName = name
+			return d.created(abs)
+		}
+		if !errors.Is(err, unix.EEXIST) {
+			break
+		}
+	}
+	return err
+}
+
+// created looks at the new file and gives it its mode.
+func (d *delivery) created(abs string) error {
+	if err := d.setMode(d.file, abs, d.w.fileMode()); err != nil {
+		return err
+	}
+	if err := unix.Fstat(d.file, &d.ino); err != nil {
+		return d.fail(OpChmod, abs, err)
+	}
+	return nil
+}
+
+// sizes returns S= and W=.
+func (d *delivery) sizes() (size, vsize int64) {
+	size = d.res.Size
+	return size, size + lines(d.t.Header) + d.body.Lines
+}
+
+// sync brings the file's content to disk.
+func (d *delivery) sync() error {
+	if d.w.Durability == None {
+		return nil
+	}
+	return d.do(OpSync, d.filePath(), func() error { return unix.Fsync(d.file) })
+}
+
+// errUnnamed: the unnamed file cannot be given a name on this file system.
+var errUnnamed = errors.New("unnamed file cannot be named")
+
+// name gives the file its name in new/. From here on a reader may have it.
+func (d *delivery) name() error {
+	op := OpLink
+	if d.classic {
+		op = OpRename
+	}
+	var err error
+	for range nameTries {
+		name := d.w.newName(d.sizes())
+		file := d.abs(path.Join(d.base, "new", name))
+		err = d.do(op, file, func() error {
+			if d.classic {
+				return d.rename(name)
+			}
+			return d.link(name)
+		})
+		// A network file system may do what it was asked and report an error
+		// all the same (a reply lost, the request sent again).
+		if err == nil || d.isOurs(name) {
+			d.newName, d.tmpName = name, ""
+			d.res.File = file
+			return nil
+		}
+		if !errors.Is(err, unix.EEXIST) {
+			break
+		}
+	}
+	if !d.classic && d.ctx.Err() == nil && (unsupported(err) || errors.Is(err, unix.ENOENT) ||
+		errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EPERM)) {
+		return fmt.Errorf("%w: %w", errUnnamed, err)
+	}
+	return err
+}
+
+// link names an unnamed file. The way by /proc needs no capability; the other
+// is for places without /proc, and needs one before Linux 6.10.
+func (d *delivery) link(name string) error {
+	err := unix.Linkat(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(d.file), d.new, name, unix.AT_SYMLINK_FOLLOW)
+	if err == unix.ENOENT {
+		if unix.Linkat(d.file, "", d.new, name, unix.AT_EMPTY_PATH) == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// rename moves the file from tmp/ to new/ without ever replacing another: by
+// renameat2, where that is missing (NFS) by link and unlink, and where there
+// are no links by a plain rename, for which the name's random bits must do.
+func (d *delivery) rename(name string) error {
+	err := unix.Renameat2(d.tmp, d.tmpName, d.new, name, unix.RENAME_NOREPLACE)
+	if !unsupported(err) {
+		return err
+	}
+	err = unix.Linkat(d.tmp, d.tmpName, d.new, name, 0)
+	if err == nil {
+		unix.Unlinkat(d.tmp, d.tmpName, 0) // if that fails, litter in tmp/ is all it leaves
+		return nil
+	}
+	if unsupported(err) || err == unix.EPERM {
+		return unix.Renameat(d.tmp, d.tmpName, d.new, name)
+	}
+	return err
+}
+
+// isOurs reports whether name in new/ is the file of this delivery.
+func (d *delivery) isOurs(name string) bool {
+	var st unix.Stat_t
+	return unix.Fstatat(d.new, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil &&
+		st.Dev == d.ino.Dev && st.Ino == d.ino.Ino
+}
+
+// syncDir brings the name to disk.
+func (d *delivery) syncDir() error {
+	if d.w.Durability != Full {
+		return nil
+	}
+	return d.do(OpSyncDir, d.abs(path.Join(d.base, "new")), func() error { return unix.Fsync(d.new) })
+}
+
+// discard takes back what a failed delivery left: its file in tmp/ or new/, as
+// far as that is possible, and the descriptors of the file.
+func (d *delivery) discard() {
+	remove := func(at int, sub, name string) {
+		if name != "" {
+			// No error to report beside the one that led here.
+			_ = d.do(OpRemove, d.abs(path.Join(d.base, sub, name)), func() error {
+				return unix.Unlinkat(at, name, 0)
+			})
+		}
+	}
+	d.ctx = context.WithoutCancel(d.ctx)
+	remove(d.tmp, "tmp", d.tmpName)
+	remove(d.new, "new", d.newName)
+	d.tmpName, d.newName = "", ""
+	closeFD(&d.file)
+	closeFD(&d.tmp)
+}
+
+// close gives all descriptors back.
+func (d *delivery) close() {
+	for _, fd := range []*int{&d.file, &d.tmp, &d.new, &d.root} {
+		closeFD(fd)
+	}
+}
+
+func closeFD(fd *int) {
+	if *fd >= 0 {
+		unix.Close(*fd)
+		*fd = -1
+	}
+}
+
+// filePath names the file while it is written, for people.
+func (d *delivery) filePath() string {
+	if d.tmpName != "" {
+		return d.abs(path.Join(d.base, "tmp", d.tmpName))
+	}
+	return d.abs(path.Join(d.base, "new"))
+}
+
+// unsupported reports whether a file system (or an old kernel) does not know
+// what it was asked for.
+func unsupported(err error) bool {
+	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS)
+}

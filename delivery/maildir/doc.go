@@ -1,0 +1,48 @@
+// Package maildir writes messages into Maildirs durably.
+//
+// It knows nothing of SMTP. It takes plain data (owner, directory, header) and
+// a body in memory or in an open file, and can add a message to a mailbox and
+// nothing else: it neither reads nor removes a message that it did not write
+// in the same call.
+//
+// # Order of a delivery
+//
+// With durability "full" the steps of one copy are, strictly in this order:
+//
+//  1. open new/ below the mailbox root; missing directories are created and
+//     every directory that got a new entry is synced,
+//  2. open an unnamed file (O_TMPFILE), or tmp/NAME where the file system has
+//     no unnamed files,
+//  3. write header and body, each octet once,
+//  4. sync the file,
+//  5. give it its name in new/ (linkat, or renameat2 from tmp/),
+//  6. sync new/,
+//  7. report.
+//
+// A reader therefore never sees an incomplete file, and a copy reported without
+// an error survives a power cut. Nothing is reported as delivered before step 6.
+//
+// # Loss or duplicate
+//
+// The context is looked at before each step up to the naming and never after
+// it: once a message has its name a reader may have it, so it is seen through.
+// If the last sync fails the message is not known to be durable. It is then
+// reported as failed, because a second copy is better than none, and the name
+// is removed again (best effort) so that the redelivery usually makes no
+// second copy. If the removal fails as well, or a reader has moved the file to
+// cur/, the redelivery makes one.
+//
+// # Where it may write
+//
+// The root of a target is opened as configured (links in it are the
+// administrator's) and must exist: a home that is not mounted is never filled.
+// Below the root everything is resolved by openat2 with RESOLVE_BENEATH and
+// RESOLVE_NO_SYMLINKS relative to the root's descriptor, so that no link
+// planted by a user is followed. Linux 5.6 or newer is needed.
+//
+// # Privileges
+//
+// A target may name an owner. Its steps then run on a locked thread with the
+// owner's fsuid, fsgid and supplementary groups, and the kernel checks every
+// access as that user (owner.go).
+package maildir

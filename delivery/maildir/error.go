@@ -1,0 +1,126 @@
+package maildir
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Causes that a caller may want to tell apart with errors.Is. Everything else
+// is an errno or the context's error.
+var (
+	// ErrRoot: the mailbox root is missing or no directory, as when a home is not mounted.
+	ErrRoot = errors.New("mailbox root is not there")
+	// ErrOwner: the owner is one that mail is never written as.
+	ErrOwner = errors.New("owner is not allowed")
+	// ErrPath: the target's root is not absolute, or its path could leave the root.
+	ErrPath = errors.New("path is not allowed")
+)
+
+// Steps of a delivery, as they appear in Error.Op and are passed to Writer.Before.
+const (
+	OpCheck      = "check"          // looking at the target before anything is touched
+	OpWait       = "wait"           // waiting for a free slot
+	OpBecome     = "become owner"   // switching the thread's credentials
+	OpRestore    = "restore owner"  // switching them back
+	OpRoot       = "open root"      // opening the mailbox root
+	OpOpen       = "open"           // opening a directory below it
+	OpMkdir      = "mkdir"          // making one
+	OpChmod      = "chmod"          // setting a mode that the umask took away
+	OpSyncParent = "sync parent"    // syncing a directory that got a new directory
+	OpUnnamed    = "create unnamed" // opening an O_TMPFILE
+	OpCreate     = "create"         // creating a file in tmp/
+	OpRead       = "read body"      // reading the spooled body
+	OpWrite      = "write"          // writing header and body
+	OpSync       = "sync"           // syncing the file
+	OpLink       = "link"           // giving the unnamed file its name in new/
+	OpRename     = "rename"         // the same from tmp/
+	OpSyncDir    = "sync directory" // syncing new/
+	OpRemove     = "remove"         // removing a file that was not delivered
+)
+
+// Error says what failed for one copy.
+type Error struct {
+	Op       string // an Op constant
+	Path     string // what it was done to
+	UID, GID uint32 // whom the kernel checked the access for
+	Err      error  // errors.Is finds the errno, the context's error, ErrRoot, ErrOwner or ErrPath
+	Missing  string // for EACCES, best effort: the permission bit that is missing, and where
+}
+
+// Error gives everything in one line. It is meant for the log, not for a client.
+func (e *Error) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "maildir: %s %s: %v (uid %d, gid %d", e.Op, e.Path, e.Err, e.UID, e.GID)
+	if e.Missing != "" {
+		b.WriteString(": ")
+		b.WriteString(e.Missing)
+	}
+	b.WriteByte(')')
+	return b.String()
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// fail makes an *Error of err, unless it is one already. It is called with the
+// credentials that the step had, so that the search for the missing bit asks
+// the kernel as the owner.
+func (d *delivery) fail(op, path string, err error) error {
+	var e *Error
+	if errors.As(err, &e) {
+		return err
+	}
+	e = &Error{Op: op, Path: path, Err: err}
+	if o := d.t.Owner; o != nil {
+		e.UID, e.GID = o.UID, o.GID
+	} else {
+		e.UID, e.GID = uint32(unix.Geteuid()), uint32(unix.Getegid())
+	}
+	if errors.Is(err, unix.EACCES) {
+		e.Missing = missing(op, path)
+	}
+	return e
+}
+
+// missing names the first permission bit that stands between the calling thread
+// and path: search on one of its ancestors, or what op needs of the directory.
+func missing(op, path string) string {
+	need, bit := uint32(unix.R_OK), "r"
+	switch op {
+	case OpUnnamed:
+		need, bit = unix.W_OK, "w"
+	case OpMkdir, OpCreate, OpLink, OpRename, OpRemove:
+		path = filepath.Dir(path)
+		need, bit = unix.W_OK, "w"
+	}
+	for i := 0; i <= len(path); i++ {
+		if i > 0 && i < len(path) && path[i] != '/' {
+			continue
+		}
+		dir := path[:max(i, 1)]
+		switch err := unix.Faccessat(unix.AT_FDCWD, dir, unix.X_OK, unix.AT_EACCESS); err {
+		case nil:
+		case unix.EACCES:
+			return describe("x", dir)
+		default:
+			return ""
+		}
+	}
+	if unix.Faccessat(unix.AT_FDCWD, path, need, unix.AT_EACCESS) == unix.EACCES {
+		return describe(bit, path)
+	}
+	return ""
+}
+
+func describe(bit, dir string) string {
+	var st unix.Stat_t
+	if unix.Stat(dir, &st) != nil {
+		return fmt.Sprintf("missing +%s on %s", bit, dir)
+	}
+	return fmt.Sprintf("missing +%s on %s, which has mode %#o and belongs to %d:%d",
+		bit, dir, st.Mode&0o7777, st.Uid, st.Gid)
+}

@@ -1,0 +1,160 @@
+package maildir
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// as runs f with the owner's credentials for file access and returns when f is
+// done. An error means that f was not run.
+//
+// The kernel keeps credentials per thread; the fs ones and the groups are all
+// that file access looks at, and unlike the effective uid they leave the
+// process out of reach of the user's signals. The calls are raw because the
+// wrappers of Go and libc change every thread. The bracket has a goroutine of
+// its own, locked to its thread: if the old credentials do not come back, the
+// goroutine ends locked and the runtime ends the thread with it. (The runtime
+// starts new threads from a clean one while a goroutine is locked.)
+func (w *Writer) as(o *Owner, f func()) error {
+	if o == nil {
+		f()
+		return nil
+	}
+	// Nothing is needed, and nothing to be forbidden, if this is who we are.
+	same := uint32(os.Geteuid()) == o.UID && uint32(os.Getegid()) == o.GID
+	if err := w.checkOwner(o, same); err != nil {
+		return err
+	}
+	if same {
+		f()
+		return nil
+	}
+	result := make(chan error, 1)
+	go func() {
+		err := errors.New("delivery ended without a result")
+		defer func() { result <- err }() // also if f ends the goroutine
+		runtime.LockOSThread()
+		before, berr := threadCredentials()
+		if berr != nil {
+			runtime.UnlockOSThread()
+			err = berr
+			return
+		}
+		if err = w.become(o); err == nil {
+			f()
+		}
+		if w.restore(before) == nil {
+			runtime.UnlockOSThread()
+		}
+	}()
+	return <-result
+}
+
+// checkOwner refuses accounts that mail is never written as: root, root's
+// group, and system accounts below MinUID unless the process is that account.
+func (w *Writer) checkOwner(o *Owner, same bool) error {
+	minimum := w.MinUID
+	if minimum == 0 {
+		minimum = DefaultMinUID
+	}
+	const nobody = ^uint32(0) // (uid_t)-1 means "no change" to the kernel
+	switch {
+	case o.UID == 0, o.UID == nobody:
+		return fmt.Errorf("%w: uid %d", ErrOwner, o.UID)
+	case o.GID == 0, o.GID == nobody:
+		return fmt.Errorf("%w: gid %d", ErrOwner, o.GID)
+	case slices.Contains(o.Groups, 0), slices.Contains(o.Groups, nobody):
+		return fmt.Errorf("%w: root's group among the supplementary groups", ErrOwner)
+	case o.UID < minimum && !same:
+		return fmt.Errorf("%w: uid %d is below the minimum of %d", ErrOwner, o.UID, minimum)
+	}
+	return nil
+}
+
+// credentials of one thread, as far as file access looks at them.
+type credentials struct {
+	uid, gid int
+	groups   []uint32
+}
+
+func threadCredentials() (credentials, error) {
+	c := credentials{uid: fsuid(-1), gid: fsgid(-1)}
+	groups, err := unix.Getgroups()
+	if err != nil {
+		return c, os.NewSyscallError("getgroups", err)
+	}
+	for _, g := range groups {
+		c.groups = append(c.groups, uint32(g))
+	}
+	return c, nil
+}
+
+// become switches the calling thread. Groups and gid go first: whoever has the
+// uid of a user must not have anybody else's groups for an instant.
+func (w *Writer) become(o *Owner) error {
+	if w.Before != nil {
+		if err := w.Before(OpBecome, fmt.Sprint(o.UID)); err != nil {
+			return err
+		}
+	}
+	return set(credentials{int(o.UID), int(o.GID), o.Groups}, false)
+}
+
+// restore gives the calling thread its credentials back.
+func (w *Writer) restore(c credentials) error {
+	if w.Before != nil {
+		if err := w.Before(OpRestore, fmt.Sprint(c.uid)); err != nil {
+			return err
+		}
+	}
+	return set(c, true)
+}
+
+func set(c credentials, uidFirst bool) error {
+	if uidFirst {
+		fsuid(c.uid)
+	}
+	if err := setgroups(c.groups); err != nil {
+		return os.NewSyscallError("setgroups", err)
+	}
+	fsgid(c.gid)
+	fsuid(c.uid)
+	// setfsuid and setfsgid have no way to report an error but this.
+	if fsgid(-1) != c.gid {
+		return os.NewSyscallError("setfsgid", unix.EPERM)
+	}
+	if fsuid(-1) != c.uid {
+		return os.NewSyscallError("setfsuid", unix.EPERM)
+	}
+	return nil
+}
+
+// fsuid and fsgid set an id of the calling thread and return the former one;
+// -1 changes nothing.
+func fsuid(id int) int {
+	old, _ := unix.SetfsuidRetUid(id)
+	return old
+}
+
+func fsgid(id int) int {
+	old, _ := unix.SetfsgidRetGid(id)
+	return old
+}
+
+// setgroups is for the calling thread alone; syscall.Setgroups is for all.
+func setgroups(groups []uint32) error {
+	var p unsafe.Pointer
+	if len(groups) > 0 {
+		p = unsafe.Pointer(&groups[0])
+	}
+	if _, _, errno := unix.RawSyscall(sysSetgroups, uintptr(len(groups)), uintptr(p), 0); errno != 0 {
+		return errno
+	}
+	return nil
+}
