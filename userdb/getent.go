@@ -1,0 +1,101 @@
+package userdb
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// maxAnswer bounds what a source may say about one account, in octets.
+const maxAnswer = 256 << 10
+
+// getentCmd asks NSS through getent(1). The path is absolute.
+type getentCmd struct{ path string }
+
+func (getentCmd) nss() bool { return true }
+
+func (g getentCmd) account(ctx context.Context, name string) (*account, error) {
+	out, err := g.run(ctx, "passwd", name)
+	if err != nil {
+		if ee, ok := errors.AsType[*exec.ExitError](err); ok && ee.ExitCode() == 2 && len(out) == 0 { // getent(1): key not found
+			return nil, nil
+		}
+		return nil, err
+	}
+	if strings.Count(out, "\n") != 1 {
+		return nil, fmt.Errorf("%s passwd: expected one line, got %d octets with %d", g.path, len(out), strings.Count(out, "\n"))
+	}
+	acc, err := parseAccount(out)
+	if err != nil {
+		return nil, fmt.Errorf("%s passwd: %w", g.path, err)
+	}
+	return acc, nil
+}
+
+// groups has the semantics of getgrouplist(3). The answer is the name, which may hold spaces, padded; then numbers.
+func (g getentCmd) groups(ctx context.Context, name string) ([]uint32, error) {
+	out, err := g.run(ctx, "initgroups", name)
+	if err != nil {
+		return nil, err
+	}
+	numbers, ok := strings.CutPrefix(out, name)
+	if !ok || !strings.HasSuffix(out, "\n") {
+		return nil, fmt.Errorf("%s initgroups: answer %+q is not about %+q or is cut short", g.path, clip(out), name)
+	}
+	var gids []uint32
+	for _, f := range strings.Fields(numbers) {
+		gid, err := strconv.ParseUint(f, 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("%s initgroups: group %+q is not a number", g.path, clip(f))
+		}
+		gids = append(gids, uint32(gid))
+	}
+	return gids, nil
+}
+
+// run gives standard output. The process and its children get no environment of ours and are killed when ctx ends.
+func (g getentCmd) run(ctx context.Context, database, key string) (string, error) {
+	cmd := exec.CommandContext(ctx, g.path, database, "--", key)
+	cmd.Dir = "/"
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	// If a module leaves a child behind that holds the pipe, Wait does not wait for it longer than this.
+	cmd.WaitDelay = time.Second
+	var out, errOut boundedBuffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	err := cmd.Run()
+	switch {
+	case ctx.Err() != nil:
+		return "", fmt.Errorf("%s %s gave no answer: %w", g.path, database, context.Cause(ctx))
+	case out.full:
+		return "", fmt.Errorf("%s %s: answer is longer than %d octets", g.path, database, maxAnswer)
+	case errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission):
+		return "", fmt.Errorf("%w; correct the path of getent", err)
+	case err != nil:
+		said := strings.TrimSpace(errOut.String())
+		return out.String(), fmt.Errorf("%s %s: %w (it said %+q)", g.path, database, err, clip(said))
+	}
+	return out.String(), nil
+}
+
+// boundedBuffer fails the writer that brings too much; the process then gets SIGPIPE and ends.
+type boundedBuffer struct {
+	bytes.Buffer
+	full bool
+}
+
+func (b *boundedBuffer) Write(p []byte) (int, error) {
+	if b.Len()+len(p) > maxAnswer {
+		b.full = true
+		return 0, errors.New("too long")
+	}
+	return b.Buffer.Write(p)
+}
