@@ -20,11 +20,13 @@ type configError struct {
 // Error is "FILE:LINE: KEY: PROBLEM; REMEDY" without the parts that are not known.
 func (e *configError) Error() string {
 	var b strings.Builder
-	b.WriteString(e.File)
-	if e.Line > 0 {
-		b.WriteString(":" + strconv.Itoa(e.Line))
+	if e.File != "" {
+		b.WriteString(e.File)
+		if e.Line > 0 {
+			b.WriteString(":" + strconv.Itoa(e.Line))
+		}
+		b.WriteString(": ")
 	}
-	b.WriteString(": ")
 	if e.Warning {
 		b.WriteString("warning: ")
 	}

@@ -62,6 +62,9 @@ func (d *document) has(key string) bool { _, ok := d.lines[key]; return ok }
 
 // line is where key is set, or else the table it would be in; 0 if that is not there.
 func (d *document) line(key string) int {
+	if d == nil {
+		return 0
+	}
 	for key != "" {
 		if n, ok := d.lines[key]; ok {
 			return n
@@ -84,7 +87,11 @@ func (d *document) reportAt(line int, key, problem, remedy string) {
 	d.errs = append(d.errs, d.fault(line, key, problem, remedy))
 }
 
+// fault is without a place for a configuration that was not read from a file.
 func (d *document) fault(line int, key, problem, remedy string) *configError {
+	if d == nil {
+		return &configError{Key: withoutIndexes(key), Problem: problem, Remedy: remedy}
+	}
 	return &configError{File: d.file, Line: line, Key: withoutIndexes(key), Problem: problem, Remedy: remedy}
 }
 

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+)
+
+// notifier tells systemd what the daemon is doing (sd_notify(3)). Without NOTIFY_SOCKET
+// in the environment every method does nothing. It is safe for concurrent use.
+type notifier struct{ log *slog.Logger }
+
+// ready says that the daemon serves, at start and after a reload.
+func (n *notifier) ready(status string) { n.send(daemon.SdNotifyReady, statusLine(status)) }
+
+// reloading begins a reload, which ready ends. Type=notify-reload wants to know since
+// when on the monotonic clock.
+func (n *notifier) reloading() {
+	n.send(daemon.SdNotifyReloading, daemon.SdNotifyMonotonicUsec(), statusLine("reloading"))
+}
+
+// stopping says that the daemon takes no more connections.
+func (n *notifier) stopping(status string) { n.send(daemon.SdNotifyStopping, statusLine(status)) }
+
+// status is the line that systemctl status shows.
+func (n *notifier) status(status string) { n.send(statusLine(status)) }
+
+func statusLine(status string) string {
+	return "STATUS=" + strings.Map(func(r rune) rune {
+		if isControl(r) {
+			return ' ' // a line feed would begin another variable
+		}
+		return r
+	}, status)
+}
+
+func (n *notifier) send(variables ...string) {
+	for i := range variables {
+		variables[i] = strings.TrimRight(variables[i], "\n")
+	}
+	if _, err := daemon.SdNotify(false, strings.Join(variables, "\n")); err != nil {
+		n.log.Warn("telling systemd", "error", err)
+	}
+}
+
+// watchdogInterval is how often watchdog has to run: half of WatchdogSec=, 0 without it.
+func (n *notifier) watchdogInterval() time.Duration {
+	limit, err := daemon.SdWatchdogEnabled(false)
+	if err != nil {
+		n.log.Warn("watchdog is off", "error", err)
+		return 0
+	}
+	return limit / 2
+}
+
+// watchdog pings systemd at each tick until ctx is done, as long as healthy returns
+// nil: when it fails, or does not return, systemd kills and restarts the daemon.
+func (n *notifier) watchdog(ctx context.Context, ticks <-chan time.Time, healthy func() error) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticks:
+		}
+		if err := healthy(); err != nil {
+			n.log.Error("not healthy: no ping for the watchdog", "error", err)
+			continue
+		}
+		n.send(daemon.SdNotifyWatchdog)
+	}
+}
+
+// runWatchdog runs watchdog with a ticker of its own, if systemd asks for pings.
+func (n *notifier) runWatchdog(ctx context.Context, healthy func() error) {
+	interval := n.watchdogInterval()
+	if interval <= 0 {
+		return
+	}
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	n.watchdog(ctx, ticker.C, healthy)
+}
