@@ -51,9 +51,14 @@ func newDelivery(ctx context.Context, w *Writer, b *Body, t *Target) *delivery {
 	}
 }
 
+// errUnfinished stands until the last step is done: whatever ends a delivery
+// early must not look like a success.
+var errUnfinished = errors.New("delivery was not finished")
+
 // run takes all steps. The outcome is in d.res.
 func (d *delivery) run() {
 	defer d.close()
+	d.res.Err = errUnfinished
 	begin := d.w.now()
 	err := d.place()
 	if err == nil {
@@ -61,17 +66,19 @@ func (d *delivery) run() {
 		if errors.Is(err, errUnnamed) {
 			// The file system makes unnamed files but cannot name them. Take the
 			// classic way, and if that works take it at once the next time.
-			d.discard()
+			_ = d.discard() // it has no name
 			d.classic = true
 			if err = d.store(d.w.now()); err == nil {
 				d.w.named.add(d.dev)
 			}
 		}
 	}
+	d.res.Err = err
 	if err != nil {
-		d.discard()
-		d.res.Err = err
-		d.res.File = ""
+		var e *Error
+		if left := d.discard(); left != nil && errors.As(err, &e) {
+			e.Err = fmt.Errorf("%w; a redelivery makes a second copy: %v", e.Err, left)
+		}
 	}
 }
 
@@ -293,23 +300,34 @@ func (d *delivery) syncDir() error {
 	return d.do(OpSyncDir, d.abs(path.Join(d.base, "new")), func() error { return unix.Fsync(d.new) })
 }
 
-// discard takes back what a failed delivery left: its file in tmp/ or new/, as
-// far as that is possible, and the descriptors of the file.
-func (d *delivery) discard() {
-	remove := func(at int, sub, name string) {
-		if name != "" {
-			// No error to report beside the one that led here.
-			_ = d.do(OpRemove, d.abs(path.Join(d.base, sub, name)), func() error {
-				return unix.Unlinkat(at, name, 0)
-			})
-		}
+// discard takes back what a failed delivery left: its file in tmp/ or new/, and
+// the descriptors of the file. An error means that the message still has its
+// name in new/, or that a reader has already taken it from there.
+func (d *delivery) discard() (err error) {
+	if d.tmpName != "" {
+		_ = d.remove(d.tmp, "tmp", d.tmpName) // litter at worst
 	}
-	d.ctx = context.WithoutCancel(d.ctx)
-	remove(d.tmp, "tmp", d.tmpName)
-	remove(d.new, "new", d.newName)
-	d.tmpName, d.newName = "", ""
+	if d.newName != "" {
+		err = d.remove(d.new, "new", d.newName)
+	}
+	d.tmpName, d.newName, d.res.File = "", "", ""
 	closeFD(&d.file)
 	closeFD(&d.tmp)
+	return err
+}
+
+// remove unlinks a file of this delivery, past its deadline too.
+func (d *delivery) remove(at int, sub, name string) error {
+	abs := d.abs(path.Join(d.base, sub, name))
+	if d.w.Before != nil {
+		if err := d.w.Before(OpRemove, abs); err != nil {
+			return d.fail(OpRemove, abs, err)
+		}
+	}
+	if err := unix.Unlinkat(at, name, 0); err != nil {
+		return d.fail(OpRemove, abs, err)
+	}
+	return nil
 }
 
 // close gives all descriptors back.

@@ -3,6 +3,7 @@ package maildir
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"path/filepath"
 	"strings"
 
@@ -80,8 +81,13 @@ func (d *delivery) fail(op, path string, err error) error {
 	} else {
 		e.UID, e.GID = uint32(unix.Geteuid()), uint32(unix.Getegid())
 	}
-	if errors.Is(err, unix.EACCES) {
+	switch {
+	case errors.Is(err, unix.EACCES):
 		e.Missing = missing(op, path)
+	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
+		if what := obstacle(d.t.Root, path); what != "" {
+			e.Err = fmt.Errorf("%w: %s", err, what)
+		}
 	}
 	return e
 }
@@ -97,11 +103,7 @@ func missing(op, path string) string {
 		path = filepath.Dir(path)
 		need, bit = unix.W_OK, "w"
 	}
-	for i := 0; i <= len(path); i++ {
-		if i > 0 && i < len(path) && path[i] != '/' {
-			continue
-		}
-		dir := path[:max(i, 1)]
+	for dir := range ancestors(path) {
 		switch err := unix.Faccessat(unix.AT_FDCWD, dir, unix.X_OK, unix.AT_EACCESS); err {
 		case nil:
 		case unix.EACCES:
@@ -123,4 +125,44 @@ func describe(bit, dir string) string {
 	}
 	return fmt.Sprintf("missing +%s on %s, which has mode %#o and belongs to %d:%d",
 		bit, dir, st.Mode&0o7777, st.Uid, st.Gid)
+}
+
+// obstacle names the first thing between root and path that is no directory.
+func obstacle(root, path string) string {
+	for dir := range ancestors(path) {
+		var st unix.Stat_t
+		if len(dir) < len(root) || unix.Lstat(dir, &st) != nil || st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			continue
+		}
+		what := "file"
+		switch st.Mode & unix.S_IFMT {
+		case unix.S_IFLNK:
+			if dir == root { // links in the root are followed
+				continue
+			}
+			what = "symbolic link"
+		case unix.S_IFIFO:
+			what = "FIFO"
+		case unix.S_IFSOCK:
+			what = "socket"
+		case unix.S_IFBLK, unix.S_IFCHR:
+			what = "device"
+		}
+		return fmt.Sprintf("%s is a %s and not a directory", dir, what)
+	}
+	return ""
+}
+
+// ancestors yields "/", then each directory on the way to path, then path.
+func ancestors(path string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for i := 0; i <= len(path); i++ {
+			if i > 0 && i < len(path) && path[i] != '/' {
+				continue
+			}
+			if !yield(path[:max(i, 1)]) {
+				return
+			}
+		}
+	}
 }

@@ -1,7 +1,6 @@
 package maildir
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -37,13 +36,12 @@ func (w *Writer) as(o *Owner, f func()) error {
 	}
 	result := make(chan error, 1)
 	go func() {
-		err := errors.New("delivery ended without a result")
-		defer func() { result <- err }() // also if f ends the goroutine
+		var err error
+		defer func() { result <- err }()
 		runtime.LockOSThread()
-		before, berr := threadCredentials()
-		if berr != nil {
+		before, err := threadCredentials()
+		if err != nil {
 			runtime.UnlockOSThread()
-			err = berr
 			return
 		}
 		if err = w.become(o); err == nil {

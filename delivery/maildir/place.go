@@ -28,10 +28,11 @@ func (d *delivery) place() error {
 		d.root, err = unix.Open(d.t.Root, searchDir, 0)
 		return err
 	})
-	switch {
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
-		return d.fail(OpRoot, d.t.Root, fmt.Errorf("%w: %w", ErrRoot, errors.Unwrap(err)))
-	case err != nil:
+	if err != nil {
+		var e *Error
+		if errors.As(err, &e) && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)) {
+			e.Err = fmt.Errorf("%w: %w", ErrRoot, e.Err)
+		}
 		return err
 	}
 	if err := d.placeFolder(); err != nil || d.new >= 0 {

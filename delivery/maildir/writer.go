@@ -88,8 +88,8 @@ const (
 // must not change after the first call, and a Writer must not be copied. Its
 // methods may be called from several goroutines.
 //
-// One copy holds at most five descriptors at a time, so the Writer as a whole
-// holds at most five times Parallel.
+// One copy holds at most four descriptors at a time, so the Writer as a whole
+// holds at most four times Parallel.
 type Writer struct {
 	Hostname   string           // last part of file names; "" means "localhost"
 	DirMode    os.FileMode      // of directories it makes, whatever the umask; 0 means 0700
