@@ -22,11 +22,7 @@ type BadAddressError struct {
 }
 
 func (e *BadAddressError) Error() string {
-	a := e.Address
-	if len(a) > 80 {
-		a = a[:80] + "..." // %+q copes with a cut inside a rune
-	}
-	return fmt.Sprintf("bad address %+q: %s", a, e.Reason)
+	return fmt.Sprintf("bad address %+q: %s", clip(e.Address), e.Reason)
 }
 
 // Is makes errors.Is(e, ErrBadAddress) true.
@@ -158,6 +154,23 @@ func (a Address) String() string {
 	return join(quoteLocal(local), a.Domain)
 }
 
+// shown is the address for messages: as String gives it, unless somebody could be misled by it.
+func (a Address) shown() string {
+	s := a.String()
+	if len(s) > 2*maxPart || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return fmt.Sprintf("%+q", clip(s))
+	}
+	return s
+}
+
+// clip keeps messages short. The verb %+q copes with a cut inside a rune.
+func clip(s string) string {
+	if len(s) > 80 {
+		return s[:80] + "..."
+	}
+	return s
+}
+
 // quoteLocal writes a local part as a dot-string if it is one, else as a quoted-string.
 func quoteLocal(s string) string {
 	atom := false // an atom must follow
@@ -204,6 +217,9 @@ func cleanDomain(s string) (domain, reason string) {
 	d := strings.ToLower(strings.TrimSuffix(s, "."))
 	if d == "" || d[0] == '.' || d[len(d)-1] == '.' || strings.Contains(d, "..") {
 		return "", "domain has an empty label"
+	}
+	if len(d) > maxPart { // some letters are longer in lower case
+		return "", "domain is too long in lower case"
 	}
 	if strings.ContainsAny(d, "@/\\\" ") {
 		return "", "domain holds an octet that no domain has"
@@ -255,10 +271,7 @@ func PathComponent(s string) (string, error) {
 		reason = badText("it", s)
 	}
 	if reason != "" {
-		if len(s) > 80 {
-			s = s[:80] + "..."
-		}
-		return "", fmt.Errorf("%+q %w: %s", s, ErrUnsafe, reason)
+		return "", fmt.Errorf("%+q %w: %s", clip(s), ErrUnsafe, reason)
 	}
 	return s, nil
 }

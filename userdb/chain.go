@@ -42,7 +42,7 @@ func (c Chain) Lookup(ctx context.Context, a Address) (*User, error) {
 			answer = ErrNoSuchUser
 		}
 	}
-	return nil, fmt.Errorf("%s: %w", a, answer)
+	return nil, fmt.Errorf("%s: %w", a.shown(), answer)
 }
 
 // String lists the databases in the order in which they are asked.

@@ -113,13 +113,13 @@ func (p *PasswdFile) Lookup(_ context.Context, a Address) (*User, error) {
 	case s.gone:
 		return nil, s.doubt
 	case (r == nil || r.disabled) && s.doubt != nil:
-		return nil, fmt.Errorf("%s has no mailbox in the version of %s in use, but there is another: %w", a, p.path, s.doubt)
+		return nil, fmt.Errorf("%s has no mailbox in the version of %s in use, but there is another: %w", a.shown(), p.path, s.doubt)
 	case r == nil && !s.table.domains[a.Domain] && (p.opts.ExactDomain || !s.table.domains[""]):
-		return nil, fmt.Errorf("%s: %w", a, ErrNoSuchDomain)
+		return nil, fmt.Errorf("%s: %w", a.shown(), ErrNoSuchDomain)
 	case r == nil:
-		return nil, fmt.Errorf("%s: %w", a, ErrNoSuchUser)
+		return nil, fmt.Errorf("%s: %w", a.shown(), ErrNoSuchUser)
 	case r.disabled:
-		return nil, fmt.Errorf("%s: %w (%s:%d)", a, ErrDisabled, p.path, r.line)
+		return nil, fmt.Errorf("%s: %w (%s:%d)", a.shown(), ErrDisabled, p.path, r.line)
 	}
 	return &r.user, nil
 }

@@ -2,7 +2,6 @@ package userdb
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -13,7 +12,7 @@ import (
 // maxFileErrors bounds how many mistakes of one file are reported together.
 const maxFileErrors = 10
 
-// FileError is one mistake in a user file. Several of them may be joined (errors.Join); errors.As finds the first.
+// FileError is one mistake in a user file. An error that stands for several has Unwrap() []error; errors.As finds the first.
 type FileError struct {
 	File   string
 	Line   int    // from 1; 0: the file as a whole
@@ -27,6 +26,22 @@ func (e *FileError) Error() string {
 		return fmt.Sprintf("%s: %s; %s", e.File, e.What, e.Remedy)
 	}
 	return fmt.Sprintf("%s:%d: %s; %s", e.File, e.Line, e.What, e.Remedy)
+}
+
+// fileErrors are all mistakes of a file, at least one. Its text is one line, for logs.
+type fileErrors []error
+
+func (e fileErrors) Unwrap() []error { return e }
+
+func (e fileErrors) Error() string {
+	switch more := len(e) - 1; more {
+	case 0:
+		return e[0].Error()
+	case 1:
+		return e[0].Error() + " (and one more mistake)"
+	default:
+		return fmt.Sprintf("%s (and %d more mistakes)", e[0], more)
+	}
 }
 
 // userKey is a name of the file. Local part and domain stay apart, so that the quoted local part "a@b" of an address
@@ -56,7 +71,7 @@ func (t *userTable) find(a Address, exactDomain bool) *userRecord {
 // parsePasswd reads a whole user file. It is strict: a line that is skipped would be a user whose mail bounces.
 func parsePasswd(file string, data []byte, fold bool) (*userTable, error) {
 	t := &userTable{users: map[userKey]*userRecord{}, domains: map[string]bool{}}
-	var errs []error
+	var errs fileErrors
 	data = bytes.TrimPrefix(data, []byte("\ufeff")) // editors on Windows put a byte order mark there
 	for n := 1; len(data) > 0 && len(errs) < maxFileErrors; n++ {
 		line, rest, ended := bytes.Cut(data, []byte("\n"))
@@ -70,7 +85,7 @@ func parsePasswd(file string, data []byte, fold bool) (*userTable, error) {
 		}
 	}
 	if errs != nil {
-		return nil, errors.Join(errs...)
+		return nil, errs
 	}
 	return t, nil
 }
@@ -249,11 +264,3 @@ func (r *userRecord) takeMail(fields map[string]string) (what, remedy string) {
 
 // noID is what the kernel takes for "no change" in chown and setuid.
 const noID = 1<<32 - 1
-
-// clip keeps messages short.
-func clip(s string) string {
-	if len(s) > 80 {
-		return s[:80] + "..."
-	}
-	return s
-}

@@ -67,7 +67,7 @@ func (s *System) String() string { return "system" }
 // Lookup finds the account whose name is the address's local part. The domain is not looked at: Chain does that.
 func (s *System) Lookup(ctx context.Context, a Address) (*User, error) {
 	noSuch := func(why string) (*User, error) {
-		return nil, fmt.Errorf("system: %s: %w%s", a, ErrNoSuchUser, why)
+		return nil, fmt.Errorf("system: %s: %w%s", a.shown(), ErrNoSuchUser, why)
 	}
 	if !possibleLogin(a.Local) {
 		return noSuch(" (no account can have this name)")
@@ -79,7 +79,7 @@ func (s *System) Lookup(ctx context.Context, a Address) (*User, error) {
 	case s.slots <- struct{}{}:
 		defer func() { <-s.slots }()
 	case <-ctx.Done():
-		return nil, fmt.Errorf("system: %s: all %d lookups are taken: %w", a, cap(s.slots), context.Cause(ctx))
+		return nil, fmt.Errorf("system: %s: all %d lookups are taken: %w", a.shown(), cap(s.slots), context.Cause(ctx))
 	}
 
 	src := s.source(a.Local)
@@ -90,7 +90,7 @@ func (s *System) Lookup(ctx context.Context, a Address) (*User, error) {
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("system: %s: %w", a, err)
+		return nil, fmt.Errorf("system: %s: %w", a.shown(), err)
 	}
 	switch {
 	case acc.uid == 0 || acc.uid == uidNobody || acc.uid == 1<<16-1 || acc.uid == noID:
@@ -98,13 +98,13 @@ func (s *System) Lookup(ctx context.Context, a Address) (*User, error) {
 	case acc.uid < orDefault(s.MinUID, 1000):
 		return noSuch(fmt.Sprintf(" (uid %d is below the minimum of %d)", acc.uid, orDefault(s.MinUID, 1000)))
 	case acc.gid == 0 || acc.gid == noID:
-		return nil, fmt.Errorf("system: %s: %w: its group is %d; give the account a group of its own", a, ErrBadRecord, acc.gid)
+		return nil, fmt.Errorf("system: %s: %w: its group is %d; give the account a group of its own", a.shown(), ErrBadRecord, acc.gid)
 	case acc.home != "" && !filepath.IsAbs(acc.home):
-		return nil, fmt.Errorf("system: %s: %w: its home %+q is not absolute; correct it with usermod", a, ErrBadRecord, clip(acc.home))
+		return nil, fmt.Errorf("system: %s: %w: its home %+q is not absolute; correct it with usermod", a.shown(), ErrBadRecord, clip(acc.home))
 	}
 	groups, err := src.groups(ctx, acc.name)
 	if err != nil {
-		return nil, fmt.Errorf("system: groups of %s: %w", a, err)
+		return nil, fmt.Errorf("system: groups of %s: %w", a.shown(), err)
 	}
 	slices.Sort(groups)
 	groups = slices.DeleteFunc(slices.Compact(groups), func(g uint32) bool { return g == 0 || g == acc.gid || g == noID })
