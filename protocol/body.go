@@ -1,0 +1,219 @@
+package protocol
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"time"
+)
+
+// Body is the content of a message while it arrives: a stream without
+// dot-stuffing and without the final dot, line ends as the client sent them. It
+// may be read by one goroutine at a time, during Handler.Deliver only.
+type Body struct {
+	s     *Session
+	tx    *Transaction
+	scan  scanner
+	rest  []byte // content taken from the input buffer and not yet read
+	size  int64
+	fault Reply  // the first thing wrong with the content; the message is refused
+	err   error  // what reading ended with
+	ended func() // called once when the data is complete
+
+	limit    int64
+	lineMax  int
+	line     int  // octets in the current line
+	strict   bool // lone CR and LF are faults
+	cr       bool // strict: the last octet was a CR
+	start    time.Time
+	deadline time.Time
+}
+
+// ErrFault is behind the error of Body.Read when the content breaks a rule of
+// the server, which will refuse it; the error itself is the Reply.
+var ErrFault = errors.New("protocol: message refused while it arrived")
+
+// faultError carries the reply and unwraps to ErrFault.
+type faultError struct{ Reply }
+
+func (e faultError) Unwrap() []error { return []error{ErrFault, e.Reply} }
+
+func newBody(s *Session, tx *Transaction, ended func()) *Body {
+	b := &Body{
+		s: s, tx: tx, ended: ended,
+		limit: s.srv.limits.MessageSize, lineMax: s.srv.limits.ContentLine,
+		strict: s.srv.newlines == NewlinesReject,
+		start:  time.Now(),
+	}
+	if d := s.srv.timeouts.Transaction; d > 0 {
+		b.deadline = b.start.Add(d)
+	}
+	return b
+}
+
+// Size is the number of octets of content that have arrived so far.
+func (b *Body) Size() int64 { return b.size }
+
+// Read reads content. io.EOF means that the message is complete and within all
+// limits.
+func (b *Body) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for len(b.rest) == 0 && b.err == nil {
+		b.rest = b.step()
+	}
+	if len(b.rest) == 0 {
+		return 0, b.err
+	}
+	n := copy(p, b.rest)
+	b.rest = b.rest[n:]
+	return n, nil
+}
+
+// WriteTo writes the content to dst in large pieces, straight from the input
+// buffer, until the message is complete (nil), refused, or lost, or dst fails.
+func (b *Body) WriteTo(dst io.Writer) (written int64, err error) {
+	for {
+		if len(b.rest) > 0 {
+			n, err := dst.Write(b.rest)
+			written += int64(n)
+			b.rest = b.rest[n:]
+			if err != nil {
+				return written, err
+			}
+		}
+		if b.err != nil {
+			break
+		}
+		b.rest = b.step()
+	}
+	if b.err == io.EOF {
+		return written, nil
+	}
+	return written, b.err
+}
+
+// step takes the next span of content out of the input buffer, or brings in more
+// input where that needs some. The span is valid until the next step.
+func (b *Body) step() []byte {
+	w := b.s.wire
+	span, used, done := b.scan.next(w.buf[w.r:w.w])
+	w.r += used
+	b.size += int64(len(span))
+	if b.fault.Code == 0 && len(span) > 0 {
+		b.check(span)
+	}
+	switch {
+	case done && b.fault.Code == 0:
+		b.err = io.EOF
+		b.ended()
+	case used == 0:
+		b.more()
+	case b.fault.Code != 0:
+		b.err = faultError{b.fault}
+		return nil
+	}
+	return span
+}
+
+func (b *Body) check(span []byte) {
+	if b.limit > 0 && b.size > b.limit {
+		b.refuse(replyTooMuch)
+		return
+	}
+	if b.lineMax > 0 {
+		b.checkLines(span)
+	}
+	if b.strict {
+		b.checkNewlines(span)
+	}
+}
+
+func (b *Body) checkLines(span []byte) {
+	for len(span) > 0 {
+		i := bytes.IndexByte(span, '\n')
+		if i < 0 {
+			b.line += len(span)
+			span = nil
+		} else {
+			b.line += i + 1
+			span = span[i+1:]
+		}
+		if b.line > b.lineMax {
+			b.refuse(replyLongLine)
+			return
+		}
+		if i >= 0 {
+			b.line = 0
+		}
+	}
+}
+
+// checkNewlines refuses a CR or LF that stands alone, across spans too.
+func (b *Body) checkNewlines(span []byte) {
+	if b.cr {
+		if span[0] != '\n' {
+			b.refuse(replyBareInData)
+			return
+		}
+		span = span[1:]
+	}
+	n := len(span)
+	b.cr = n > 0 && span[n-1] == '\r'
+	pairs, crs := bytes.Count(span, crlf), bytes.Count(span, crlf[:1])
+	if b.cr {
+		crs-- // its LF may come with the next span
+	}
+	if crs != pairs || bytes.Count(span, crlf[1:]) != pairs {
+		b.refuse(replyBareInData)
+	}
+}
+
+var crlf = []byte("\r\n")
+
+func (b *Body) refuse(r Reply) {
+	if b.fault.Code == 0 {
+		b.fault = r
+	}
+}
+
+// more waits for input within the limits of time.
+func (b *Body) more() {
+	w := b.s.wire
+	now := time.Now()
+	var until time.Time
+	if d := b.s.srv.timeouts.Data; d > 0 {
+		until = now.Add(d)
+	}
+	if !b.deadline.IsZero() && (until.IsZero() || b.deadline.Before(until)) {
+		until = b.deadline
+	}
+	w.conn.SetReadDeadline(until)
+	if err := w.fill(); err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		b.err = err
+	}
+}
+
+// drain reads on to the end of the data, whatever the handler left unread and
+// whatever is wrong with it, so that no octet of it is taken for a command.
+func (b *Body) drain() {
+	b.rest = nil
+	for b.scan.state != scanEnd {
+		if b.err != nil && !errors.Is(b.err, ErrFault) {
+			return
+		}
+		b.err = nil
+		b.step()
+	}
+}
+
+// lost reports whether the connection is of no further use for this message.
+func (b *Body) lost() bool { return b.scan.state != scanEnd }
+
+// timedOut reports whether the client was too slow.
+func (b *Body) timedOut() bool { return errors.Is(b.err, os.ErrDeadlineExceeded) }

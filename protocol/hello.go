@@ -1,0 +1,64 @@
+package protocol
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// hello carries out HELO, EHLO (RFC 5321 section 4.1.1.1) and LHLO (RFC 2033
+// section 4.1). A second one resets the transaction (RFC 5321 section 4.1.4).
+func (s *Session) hello(ctx context.Context, arg []byte, verb uint32) Reply {
+	name := string(arg)
+	if name == "" || strings.ContainsAny(name, " \t") || !utf8.ValidString(name) || len(name) > 255 {
+		switch verb {
+		case vHELO:
+			return s.syntax("HELO hostname")
+		case vEHLO:
+			return s.syntax("EHLO hostname")
+		}
+		return s.syntax("LHLO hostname")
+	}
+	r := call1(s.srv.Policy.Hello, ctx, s, name)
+	if !r.OK() {
+		return r
+	}
+	s.reset()
+	s.Hello = name
+	s.Extended = verb != vHELO
+	// Neither HELO nor EHLO replies carry enhanced codes (RFC 2034 section 3).
+	r = r.or(Reply{Code: 250, Text: s.srv.hostname})
+	if s.Extended {
+		lines := s.extensions()
+		if f := s.srv.Policy.Extensions; f != nil {
+			lines = f(ctx, s, lines)
+		}
+		for _, l := range lines {
+			r.Text += "\n" + l
+		}
+	}
+	s.wire.put(r, false, false)
+	return Reply{Code: replied.Code, Then: r.Then}
+}
+
+// extensions are the EHLO keywords (RFC 5321 section 4.1.1.1).
+func (s *Session) extensions() (lines []string) {
+	ext := s.srv.ext
+	add := func(bit Ext, line string) {
+		if ext&bit != 0 {
+			lines = append(lines, line)
+		}
+	}
+	if n := s.srv.limits.MessageSize; n > 0 {
+		add(ExtSize, "SIZE "+strconv.FormatInt(n, 10))
+	}
+	add(Ext8BitMIME, "8BITMIME")
+	add(ExtSMTPUTF8, "SMTPUTF8")
+	add(ExtEnhanced, "ENHANCEDSTATUSCODES")
+	add(ExtPipelining, "PIPELINING")
+	add(ExtHelp, "HELP")
+	return lines
+}
+
+func (s *Session) utf8Offered() bool { return s.srv.ext&ExtSMTPUTF8 != 0 && s.Extended }

@@ -1,0 +1,183 @@
+package protocol
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"runtime/debug"
+	"time"
+)
+
+// Session is one connection. Hooks and the handler may read its fields, and use
+// Value as they like, in the session's goroutine.
+type Session struct {
+	// ID is unique within the process, and all but unique across its restarts.
+	ID         uint64
+	Mode       Mode
+	RemoteAddr net.Addr
+	LocalAddr  net.Addr
+	// Hello is the name that the client gave itself; "" before the first
+	// accepted HELO, EHLO or LHLO.
+	Hello string
+	// Extended is set by EHLO and LHLO, and cleared by HELO.
+	Extended bool
+	Value    any
+
+	srv     *Server
+	wire    *wire
+	cancel  context.CancelFunc
+	idle    idleState
+	evicted bool // told to make room; guarded by srv.mu
+
+	tx           *Transaction // open transaction or nil
+	refusedRcpts int          // recipients of it that were refused
+	refused      bool         // the last MAIL was refused: what was pipelined behind it is no error
+	errors       int
+	unknowns     int
+}
+
+func newSession(srv *Server, conn net.Conn, cancel context.CancelFunc) *Session {
+	return &Session{
+		ID: srv.lastID.Add(1), Mode: srv.Mode,
+		RemoteAddr: conn.RemoteAddr(), LocalAddr: conn.LocalAddr(),
+		srv: srv, cancel: cancel,
+		wire: newWire(conn, srv.limits.CommandLine, srv.timeouts.Write),
+	}
+}
+
+// replied is what a command returns that has put its reply itself.
+var replied = Reply{Code: -1}
+
+// serve runs the session from the greeting to its end.
+func (s *Session) serve(ctx context.Context) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			// The state is unknown after a panic: this session ends, the others
+			// go on.
+			err = s.panicked(ctx, v)
+		}
+		if f := s.srv.Policy.Close; f != nil {
+			f(ctx, s, err)
+		}
+	}()
+	if r := s.greet(ctx); !r.OK() || r.Then != Continue {
+		return s.end(r)
+	}
+	for {
+		line, err := s.wire.line(s.srv.limits.CommandLine, s.wait)
+		s.idle.busy()
+		if err != nil && err != errLineTooLong {
+			return s.lost(err)
+		}
+		r := replyLineLong
+		if err == nil {
+			r = s.command(ctx, line)
+		} else {
+			r = s.fault(r)
+		}
+		if r.Code != replied.Code && r.Then != CloseNow {
+			s.wire.put(r, s.tx != nil && s.tx.Mail.UTF8, true)
+		}
+		if r.Then != Continue {
+			return s.end(r)
+		}
+	}
+}
+
+func (s *Session) greet(ctx context.Context) Reply {
+	def := Reply{Code: 220, Text: s.srv.greeting()}
+	r := call(s.srv.Policy.Connect, ctx, s).or(def)
+	if r.OK() {
+		r.Code = 220
+		s.wire.put(r, false, false)
+	} else {
+		if r.Then == Continue {
+			r.Then = CloseAfter
+		}
+		if r.Then == CloseAfter {
+			s.wire.put(r, false, true)
+		}
+	}
+	return r
+}
+
+// wait is called when the session has run out of input. Outside a transaction a
+// server that wants to end the session may do it here.
+func (s *Session) wait() error {
+	if err := s.wire.flush(); err != nil {
+		return err
+	}
+	var deadline time.Time
+	if d := s.srv.timeouts.Command; d > 0 {
+		deadline = time.Now().Add(d)
+	}
+	s.wire.shrink()
+	return s.idle.begin(s.wire.conn, deadline, s.tx == nil, &s.srv.closing)
+}
+
+// lost ends the session after an error of the connection.
+func (s *Session) lost(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) || err == errInterrupted {
+		if r := s.idle.reason(); r.Code != 0 {
+			return s.finalReply(r)
+		}
+		if s.srv.closing.Load() && s.tx == nil {
+			return s.finalReply(replyShutdown)
+		}
+		s.finalReply(replyIdle)
+		return err
+	}
+	if err == errFlood {
+		s.finalReply(replyErrors)
+	}
+	if err == io.EOF && s.tx != nil {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+func (s *Session) finalReply(r Reply) error {
+	s.wire.put(r, false, true)
+	return s.end(r)
+}
+
+// end closes the session with a reply that has been put. It is no error: the
+// server wanted it.
+func (s *Session) end(r Reply) error {
+	if r.Then == CloseNow {
+		return nil
+	}
+	if err := s.wire.flush(); err != nil {
+		return err
+	}
+	if r.Code != replyBye.Code {
+		s.wire.linger()
+	}
+	return nil
+}
+
+func (s *Session) panicked(ctx context.Context, v any) error {
+	e := &PanicError{Value: v, Stack: debug.Stack()}
+	s.srv.log().Error("panic in a hook", "session", s.ID, "panic", v, "stack", string(e.Stack))
+	r := Reply{Code: 421, Enhanced: Enhanced{4, 3, 0}, Text: "Error: internal failure, closing channel", Then: CloseAfter}
+	func() {
+		defer func() { recover() }() // a second panic changes nothing
+		r = call1(s.srv.Policy.Failure, ctx, s, error(e)).or(r)
+	}()
+	r.Then = CloseAfter
+	s.wire.put(r, false, true)
+	s.end(r)
+	return e
+}
+
+// fault counts a command that was wrong in itself, and gives up with the client
+// when there are too many.
+func (s *Session) fault(r Reply) Reply {
+	s.errors++
+	if n := s.srv.limits.Errors; n > 0 && s.errors >= n {
+		return replyErrors
+	}
+	return r
+}

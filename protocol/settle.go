@@ -1,0 +1,87 @@
+package protocol
+
+// Settle gives the outcome of tx.Rcpts[i], from any goroutine. In LMTP mode the
+// reply goes out as soon as the data is complete and the recipients before it
+// are settled (RFC 2033 section 4.2); a reply that stands for the default is
+// 250 2.0.0. It is an error to settle an index twice, one that does not exist, or
+// after Deliver has returned; none of them does any harm.
+func (tx *Transaction) Settle(i int, r Reply) error {
+	r = r.or(replyOK)
+	if c := r.Code / 100; c != 2 && c != 4 && c != 5 {
+		return errNotALevel
+	}
+	tx.mu.Lock()
+	switch {
+	case tx.phase == settleDone:
+		tx.mu.Unlock()
+		return ErrTooLate
+	case i < 0 || i >= len(tx.Rcpts):
+		tx.mu.Unlock()
+		return ErrNoRcpt
+	}
+	if tx.results == nil {
+		tx.results = make([]Reply, len(tx.Rcpts))
+	}
+	if tx.results[i].Code != 0 {
+		tx.mu.Unlock()
+		return ErrSettled
+	}
+	tx.results[i] = r
+	due := tx.advance()
+	tx.mu.Unlock()
+	if due {
+		tx.Session.wire.push()
+	}
+	return nil
+}
+
+// advance hands the replies whose turn has come to the writer.
+func (tx *Transaction) advance() (due bool) {
+	if tx.phase != settleReply || tx.Session.Mode != LMTP {
+		return false
+	}
+	for tx.sent < len(tx.results) && tx.results[tx.sent].Code != 0 {
+		tx.Session.wire.put(tx.results[tx.sent], tx.Mail.UTF8, true)
+		tx.sent++
+		due = true
+	}
+	return due
+}
+
+// dataComplete lets the replies go: the message has arrived whole.
+func (tx *Transaction) dataComplete() {
+	tx.mu.Lock()
+	tx.phase = settleReply
+	due := tx.advance()
+	tx.mu.Unlock()
+	if due {
+		tx.Session.wire.push()
+	}
+}
+
+// settleRest gives r to every recipient that has no result; with all set, to
+// every one, settled or not (nothing has been sent then). It ends the transaction.
+func (tx *Transaction) settleRest(r Reply, all bool) {
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	if tx.results == nil {
+		tx.results = make([]Reply, len(tx.Rcpts))
+	}
+	for i := range tx.results {
+		if all || tx.results[i].Code == 0 {
+			tx.results[i] = r
+		}
+	}
+	tx.phase = settleReply
+	tx.advance()
+	tx.phase = settleDone
+}
+
+// Results are the outcomes by index of Rcpts once the transaction is over; before
+// that, a zero Reply stands for a recipient that is not settled. The slice is the
+// caller's own.
+func (tx *Transaction) Results() []Reply {
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	return append([]Reply(nil), tx.results...)
+}

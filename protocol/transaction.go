@@ -1,0 +1,74 @@
+package protocol
+
+import (
+	"errors"
+	"sync"
+)
+
+// Transaction is one mail: the envelope that MAIL and RCPT made, and after the
+// data the outcome of each recipient. It belongs to the session's goroutine;
+// only Settle may be called from others.
+type Transaction struct {
+	Session *Session
+	// ID names the transaction in replies and logs, if a hook or the handler sets it.
+	ID string
+	// From is the reverse-path.
+	From Path
+	// Mail are the parameters of the MAIL command.
+	Mail MailParams
+	// Rcpts are the accepted recipients in the order of their RCPT commands,
+	// duplicates included. Indexes into it are what Settle takes.
+	Rcpts []Recipient
+	// Value is the hooks' and the handler's own.
+	Value any
+
+	mu      sync.Mutex
+	results []Reply // by index of Rcpts; Code 0 is not settled
+	sent    int     // results[:sent] have been handed to the writer
+	phase   settlePhase
+}
+
+// Recipient is one accepted RCPT command.
+type Recipient struct {
+	// Path is the forward-path. A hook may rewrite it.
+	Path Path
+	// ORcpt is the address that the sender wrote, if the client passed it on
+	// (RFC 3461 section 4.2), decoded, and without "rfc822;".
+	ORcpt string
+	// Other are the parameters that Server.Params took.
+	Other []Param
+	// Value is the hooks' and the handler's own, such as the mailbox found.
+	Value any
+}
+
+// With names the protocol of the transaction as the WITH clause of a Received
+// field has it (RFC 3848, RFC 6531 section 4.3): SMTP, ESMTP, LMTP, UTF8SMTP, UTF8LMTP.
+func (tx *Transaction) With() string {
+	switch {
+	case tx.Session.Mode == LMTP && tx.Mail.UTF8:
+		return "UTF8LMTP"
+	case tx.Session.Mode == LMTP:
+		return "LMTP"
+	case tx.Mail.UTF8:
+		return "UTF8SMTP"
+	case tx.Session.Extended:
+		return "ESMTP"
+	}
+	return "SMTP"
+}
+
+type settlePhase uint8
+
+const (
+	settleRecord settlePhase = iota // data still arriving: results are only kept
+	settleReply                     // data complete: results become replies
+	settleDone                      // the transaction is over
+)
+
+// Errors of Settle.
+var (
+	ErrSettled   = errors.New("protocol: recipient is already settled")
+	ErrNoRcpt    = errors.New("protocol: no recipient of that index")
+	ErrTooLate   = errors.New("protocol: transaction is over")
+	errNotALevel = errors.New("protocol: a settled recipient needs a 2yz, 4yz or 5yz reply")
+)

@@ -1,0 +1,223 @@
+package protocol
+
+import (
+	"context"
+	"strings"
+)
+
+// command carries out one command line, its LF removed.
+func (s *Session) command(ctx context.Context, line []byte) Reply {
+	if n := len(line); n > 0 && line[n-1] == '\r' {
+		line = line[:n-1]
+	} else if s.srv.newlines == NewlinesReject {
+		return s.fault(replyBareLF)
+	}
+	verb, arg, ok := cutVerb(line)
+	if !ok {
+		return s.fault(replyBadSyntax)
+	}
+	switch verb {
+	case vNOOP:
+		return s.noop(ctx, arg)
+	case vRSET:
+		return s.rset(ctx, arg)
+	case vMAIL:
+		return s.mail(ctx, arg)
+	case vRCPT:
+		return s.rcpt(ctx, arg)
+	case vDATA:
+		return s.data(ctx, arg)
+	case vQUIT:
+		return s.quit(ctx, arg)
+	case vVRFY:
+		return s.vrfy(ctx, arg)
+	case vEXPN:
+		return s.expn(ctx, arg)
+	case vHELP:
+		return s.help(arg)
+	case vLHLO:
+		if s.Mode == LMTP {
+			return s.hello(ctx, arg, verb)
+		}
+	case vEHLO, vHELO:
+		// RFC 2033 section 4.1: an LMTP server must not know these.
+		if s.Mode == SMTP {
+			return s.hello(ctx, arg, verb)
+		}
+	}
+	return s.unknown(line)
+}
+
+// Verbs are four octets in upper case, first octet highest.
+const (
+	vDATA = 'D'<<24 | 'A'<<16 | 'T'<<8 | 'A'
+	vEHLO = 'E'<<24 | 'H'<<16 | 'L'<<8 | 'O'
+	vEXPN = 'E'<<24 | 'X'<<16 | 'P'<<8 | 'N'
+	vHELO = 'H'<<24 | 'E'<<16 | 'L'<<8 | 'O'
+	vHELP = 'H'<<24 | 'E'<<16 | 'L'<<8 | 'P'
+	vLHLO = 'L'<<24 | 'H'<<16 | 'L'<<8 | 'O'
+	vMAIL = 'M'<<24 | 'A'<<16 | 'I'<<8 | 'L'
+	vNOOP = 'N'<<24 | 'O'<<16 | 'O'<<8 | 'P'
+	vQUIT = 'Q'<<24 | 'U'<<16 | 'I'<<8 | 'T'
+	vRCPT = 'R'<<24 | 'C'<<16 | 'P'<<8 | 'T'
+	vRSET = 'R'<<24 | 'S'<<16 | 'E'<<8 | 'T'
+	vVRFY = 'V'<<24 | 'R'<<16 | 'F'<<8 | 'Y'
+)
+
+// cutVerb splits a command line; verb is 0 for a word that is no verb of four
+// letters. ok is false for a line that cannot be a command at all: empty, with a
+// control character, or with a verb outside of ASCII.
+func cutVerb(line []byte) (verb uint32, arg []byte, ok bool) {
+	for _, c := range line {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return 0, nil, false
+		}
+	}
+	n := 0
+	for n < len(line) && line[n] != ' ' && line[n] != '\t' {
+		if line[n] >= 0x80 {
+			return 0, nil, false
+		}
+		n++
+	}
+	if n == 0 {
+		return 0, nil, false
+	}
+	if n == 4 {
+		for _, c := range line[:4] {
+			if c >= 'a' && c <= 'z' {
+				c -= 'a' - 'A'
+			}
+			verb = verb<<8 | uint32(c)
+		}
+	}
+	return verb, trimBlanks(line[n:]), true
+}
+
+func trimBlanks(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
+		b = b[1:]
+	}
+	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
+		b = b[:len(b)-1]
+	}
+	return b
+}
+
+func (s *Session) syntax(usage string) Reply {
+	return s.fault(Reply{Code: 501, Enhanced: Enhanced{5, 5, 4}, Text: "Syntax: " + usage})
+}
+
+func (s *Session) unknown(line []byte) Reply {
+	s.unknowns++
+	if n := s.srv.limits.UnknownCommands; n > 0 && s.unknowns >= n {
+		return replyUnknowns
+	}
+	word, _, _ := strings.Cut(string(line[:min(len(line), 40)]), " ")
+	return s.fault(Reply{Code: 500, Enhanced: Enhanced{5, 5, 1}, Text: `Error: command "` + word + `" not recognized`})
+}
+
+// noop: RFC 5321 section 4.1.1.9; the argument is ignored.
+func (s *Session) noop(ctx context.Context, arg []byte) Reply {
+	if f := s.srv.Policy.Noop; f != nil {
+		return f(ctx, s, string(arg)).or(replyOK)
+	}
+	return replyOK
+}
+
+// rset: RFC 5321 section 4.1.1.5.
+func (s *Session) rset(ctx context.Context, arg []byte) Reply {
+	if len(arg) > 0 {
+		return s.syntax("RSET")
+	}
+	r := call(s.srv.Policy.Reset, ctx, s)
+	if r.OK() {
+		s.reset()
+	}
+	return r.or(replyOK)
+}
+
+// reset forgets the transaction, and nothing else.
+func (s *Session) reset() {
+	s.tx, s.refusedRcpts, s.refused = nil, 0, false
+}
+
+// quit: RFC 5321 section 4.1.1.10.
+func (s *Session) quit(ctx context.Context, arg []byte) Reply {
+	if len(arg) > 0 {
+		return s.syntax("QUIT")
+	}
+	r := call(s.srv.Policy.Quit, ctx, s).or(replyBye)
+	if r.OK() && r.Then == Continue {
+		r.Then = CloseAfter
+	}
+	return r
+}
+
+// vrfy: RFC 5321 section 4.1.1.6, and section 7.3 for saying nothing by default.
+func (s *Session) vrfy(ctx context.Context, arg []byte) Reply {
+	if len(arg) == 0 {
+		return s.syntax("VRFY <address>")
+	}
+	if f := s.srv.Policy.Verify; f != nil {
+		return f(ctx, s, string(arg)).or(replyNoVrfy)
+	}
+	if _, err := ParsePath(strings.Trim(string(arg), "<>"), s.utf8Offered()); err != nil {
+		return replyBadVrfy
+	}
+	return replyNoVrfy
+}
+
+// expn: RFC 5321 section 4.1.1.7.
+func (s *Session) expn(ctx context.Context, arg []byte) Reply {
+	if f := s.srv.Policy.Expand; f != nil {
+		return f(ctx, s, string(arg)).or(replyNoExpn)
+	}
+	return replyNoExpn
+}
+
+// helpTexts are the syntax lines of HELP, in the order in which it lists the verbs.
+var helpTexts = []struct{ verb, syntax, only string }{
+	{"DATA", "DATA", ""},
+	{"EHLO", "EHLO hostname", "SMTP"},
+	{"EXPN", "EXPN <list>", ""},
+	{"HELO", "HELO hostname", "SMTP"},
+	{"HELP", "HELP [command]", ""},
+	{"LHLO", "LHLO hostname", "LMTP"},
+	{"MAIL", "MAIL FROM: <address>", ""},
+	{"NOOP", "NOOP", ""},
+	{"QUIT", "QUIT", ""},
+	{"RCPT", "RCPT TO: <address>", ""},
+	{"RSET", "RSET", ""},
+	{"VRFY", "VRFY <address>", ""},
+}
+
+// help: RFC 5321 section 4.1.1.8.
+func (s *Session) help(arg []byte) Reply {
+	verb := strings.ToUpper(string(arg))
+	list := "Supported commands:"
+	for _, h := range helpTexts {
+		if h.only != "" && h.only != s.Mode.String() {
+			continue
+		}
+		if h.verb == verb {
+			return Reply{Code: 214, Enhanced: Enhanced{2, 0, 0}, Text: "Syntax: " + h.syntax + s.paramsHelp(verb)}
+		}
+		list += " " + h.verb
+	}
+	if verb != "" {
+		return s.fault(Reply{Code: 501, Enhanced: Enhanced{5, 5, 4}, Text: list})
+	}
+	return Reply{Code: 214, Enhanced: Enhanced{2, 0, 0}, Text: list}
+}
+
+func (s *Session) paramsHelp(verb string) string {
+	switch {
+	case !s.Extended:
+	case verb == "MAIL":
+		return " [SP <mail-parameters>]"
+	case verb == "RCPT":
+		return " [SP <rcpt-parameters>]"
+	}
+	return ""
+}

@@ -1,0 +1,203 @@
+package protocol
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// wire is a connection with its two buffers. Reading belongs to the session's
+// goroutine; replies may be put and flushed from several.
+//
+// Replies collect until the input buffer holds no further command: one write
+// for a batch of pipelined commands (RFC 2920 section 3.2).
+type wire struct {
+	conn         net.Conn
+	writeTimeout time.Duration
+
+	buf  []byte // input is buf[r:w]
+	r, w int
+	home []byte // the small buffer that buf is outside of a message
+
+	mu      sync.Mutex
+	written sync.Cond // signalled when writing ends
+	out     []byte
+	spare   []byte
+	writing bool
+	err     error // first error of a write; nothing is written after it
+}
+
+const (
+	idleBuffer = 4 << 10  // octets that a session holds while it waits
+	dataBuffer = 64 << 10 // octets borrowed while a message arrives
+	maxOut     = 4 << 10  // replies collected before they are written anyhow
+	maxSpare   = 1 << 10
+)
+
+var dataBuffers = sync.Pool{New: func() any { b := make([]byte, dataBuffer); return &b }}
+
+func newWire(conn net.Conn, lineLimit int, writeTimeout time.Duration) *wire {
+	w := &wire{conn: conn, writeTimeout: writeTimeout}
+	w.written.L = &w.mu
+	w.buf = make([]byte, max(idleBuffer, lineLimit))
+	w.home = w.buf
+	return w
+}
+
+var (
+	errLineTooLong = errors.New("protocol: command line too long")
+	errFlood       = errors.New("protocol: command line without end")
+)
+
+// maxDrain is how much of a line beyond the limit is read and dropped before the
+// connection is given up.
+const maxDrain = 1 << 20
+
+// line reads up to the next LF and gives what stands before it; it is valid until
+// the next read. before is called each time the wire is about to wait for the
+// client; an error of it is returned. A line of more than limit octets is read to
+// its end and answered with errLineTooLong.
+func (w *wire) line(limit int, before func() error) ([]byte, error) {
+	from, dropped := w.r, 0
+	for {
+		if i := bytes.IndexByte(w.buf[from:w.w], '\n'); i >= 0 {
+			line := w.buf[w.r : from+i]
+			w.r = from + i + 1
+			if dropped > 0 || len(line)+1 > limit {
+				return nil, errLineTooLong
+			}
+			return line, nil
+		}
+		if dropped > 0 || w.w-w.r >= limit {
+			dropped += w.w - w.r
+			w.r, w.w = 0, 0
+			if dropped > maxDrain {
+				return nil, errFlood
+			}
+		}
+		// An error with part of a line in the buffer loses that part: a command
+		// without its line end is no command.
+		if err := before(); err != nil {
+			return nil, err
+		}
+		n := w.w - w.r
+		if err := w.fill(); err != nil {
+			return nil, err
+		}
+		from = w.r + n
+	}
+}
+
+// fill flushes the replies and reads more input, at least one octet.
+func (w *wire) fill() error {
+	if err := w.flush(); err != nil {
+		return err
+	}
+	if w.r == w.w {
+		w.r, w.w = 0, 0
+	} else if w.w == len(w.buf) {
+		w.w = copy(w.buf, w.buf[w.r:w.w])
+		w.r = 0
+	}
+	for range 100 {
+		n, err := w.conn.Read(w.buf[w.w:])
+		w.w += n
+		if n > 0 {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return io.ErrNoProgress
+}
+
+// grow exchanges the small buffer for a large one, shrink the reverse where what
+// is left fits.
+func (w *wire) grow() {
+	if len(w.buf) >= dataBuffer {
+		return
+	}
+	big := *dataBuffers.Get().(*[]byte)
+	w.w = copy(big, w.buf[w.r:w.w])
+	w.r, w.buf = 0, big
+}
+
+func (w *wire) shrink() {
+	if len(w.buf) == len(w.home) || w.w-w.r > len(w.home) {
+		return
+	}
+	big := w.buf
+	w.w = copy(w.home, big[w.r:w.w])
+	w.r, w.buf = 0, w.home
+	dataBuffers.Put(&big)
+}
+
+// put appends a reply to those that wait to be written.
+func (w *wire) put(r Reply, utf8, enhanced bool) {
+	w.mu.Lock()
+	w.out = r.appendTo(w.out, utf8, enhanced)
+	full := len(w.out) > maxOut
+	w.mu.Unlock()
+	if full {
+		w.push()
+	}
+}
+
+// push writes what waits, unless another goroutine is at it: that one takes these
+// replies along with its own, so that recipients settled at the same time share
+// a write.
+func (w *wire) push() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.writing {
+		return
+	}
+	w.writing = true
+	for len(w.out) > 0 && w.err == nil {
+		b := w.out
+		w.out = w.spare[:0]
+		w.mu.Unlock()
+		if w.writeTimeout > 0 {
+			w.conn.SetWriteDeadline(time.Now().Add(w.writeTimeout))
+		}
+		_, err := w.conn.Write(b)
+		w.mu.Lock()
+		w.spare = nil
+		if cap(b) <= maxSpare {
+			w.spare = b
+		}
+		w.err = err
+	}
+	w.writing = false
+	w.written.Broadcast()
+}
+
+// flush is push that also waits for another goroutine's write to end.
+func (w *wire) flush() error {
+	w.push()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for w.writing {
+		w.written.Wait()
+	}
+	return w.err
+}
+
+// linger lets the client read the last reply: a close with unread input makes TCP
+// reset the connection, and the reply may be lost with it.
+func (w *wire) linger() {
+	c, ok := w.conn.(interface{ CloseWrite() error })
+	if !ok || c.CloseWrite() != nil {
+		return
+	}
+	w.conn.SetReadDeadline(time.Now().Add(time.Second))
+	for range 64 {
+		if _, err := w.conn.Read(w.home); err != nil {
+			return
+		}
+	}
+}
