@@ -88,9 +88,9 @@ func (c *config) validateLimits() {
 			c.doc.report(key, fmt.Sprintf("%d is too small", have), fmt.Sprintf("write %d or more", least))
 		}
 	}
-	within := func(key string, have duration, least, most time.Duration) {
-		if v := time.Duration(have); v < least || v > most {
-			c.doc.report(key, fmt.Sprintf("%s is out of range", v), fmt.Sprintf("write a duration from %s to %s", least, most))
+	aTime := func(key string, have duration) {
+		if v := time.Duration(have); v < time.Second || v > 24*time.Hour {
+			c.doc.report(key, fmt.Sprintf("%s is out of range", v), `write a duration from "1s" to "24h"`)
 		}
 	}
 	l := c.Limits
@@ -98,13 +98,13 @@ func (c *config) validateLimits() {
 	atLeast("limits.sessions", l.Sessions, 1)
 	atLeast("limits.errors", l.Errors, 1)
 	atLeast("limits.parallel_deliveries", l.ParallelDeliveries, 1)
-	within("limits.command_timeout", l.CommandTimeout, time.Second, 24*time.Hour)
-	within("limits.data_timeout", l.DataTimeout, time.Second, 24*time.Hour)
+	aTime("limits.command_timeout", l.CommandTimeout)
+	aTime("limits.data_timeout", l.DataTimeout)
 	if l.MemoryBody > 1<<30 {
 		c.doc.report("limits.memory_body", l.MemoryBody.String()+" for each session is too large", `write "1 GiB" or less, such as "256 KiB"`)
 	}
 	atLeast("delivery.max_received", c.Delivery.MaxReceived, 1)
-	within("delivery.deliver_timeout", c.Delivery.DeliverTimeout, time.Second, 24*time.Hour)
+	aTime("delivery.deliver_timeout", c.Delivery.DeliverTimeout)
 }
 
 func (c *config) checkAbsolute(key, path string) {

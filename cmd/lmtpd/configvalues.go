@@ -25,12 +25,13 @@ func (s *size) UnmarshalText(text []byte) error {
 	written := string(text)
 	bad := &valueError{quoted(written) + " is not a size", `write octets, or a number and KiB, MiB, GiB or TiB, such as "64 MiB"`}
 	digits := strings.TrimSpace(written)
-	end := strings.IndexFunc(digits, func(r rune) bool { return r < '0' || r > '9' })
+	end := strings.IndexFunc(digits, func(r rune) bool { return (r < '0' || r > '9') && r != '_' })
 	unit := ""
 	if end >= 0 {
 		digits, unit = digits[:end], strings.TrimLeft(digits[end:], " ")
 	}
-	if digits == "" {
+	// TOML lets underscores part the digits of a plain number.
+	if digits = strings.ReplaceAll(digits, "_", ""); digits == "" {
 		return bad
 	}
 	for _, u := range sizeUnits {
@@ -46,6 +47,9 @@ func (s *size) UnmarshalText(text []byte) error {
 	}
 	return bad
 }
+
+// kind is what an error says it expected, and whether a plain number will do.
+func (s *size) kind() (string, bool) { return "a size", true }
 
 // String is the shortest exact way to write s.
 func (s size) String() string {
@@ -73,6 +77,9 @@ func (d *duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// kind takes a plain number for the sake of the better error.
+func (d *duration) kind() (string, bool) { return "a duration", true }
+
 func (d duration) String() string { return time.Duration(d).String() }
 
 // fileMode is the permission bits of a socket, written in octal: "0660".
@@ -92,6 +99,9 @@ func (m *fileMode) UnmarshalText(text []byte) error {
 	*m = fileMode(n)
 	return nil
 }
+
+// kind refuses a plain number: 660 would be 01224.
+func (m *fileMode) kind() (string, bool) { return "octal digits in quotes", false }
 
 func (m fileMode) String() string { return fmt.Sprintf("%04o", uint32(m)) }
 

@@ -123,12 +123,16 @@ func (d *document) syntax() bool {
 }
 
 var (
+	noValue  = regexp.MustCompile(`^\s*([A-Za-z_]+)\s*=\s*(#.*)?$`)
 	bareMode = regexp.MustCompile(`^\s*"?mode"?\s*=\s*(0[0-7]+)`)
 	bareText = regexp.MustCompile(`^\s*([A-Za-z_]+)\s*=\s*([^\s"'\[{#][^"'#]*?)\s*(#.*)?$`)
 )
 
 // syntaxRemedy guesses from the line what was meant.
 func syntaxRemedy(line string) string {
+	if m := noValue.FindStringSubmatch(line); m != nil {
+		return "write a value after " + m[1] + " ="
+	}
 	if m := bareMode.FindStringSubmatch(line); m != nil {
 		return `write the mode in quotes: mode = "` + m[1] + `"`
 	}

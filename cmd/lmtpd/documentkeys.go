@@ -3,7 +3,7 @@ package main
 import (
 	"reflect"
 	"regexp"
-	"strconv"
+	"slices"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2/unstable"
@@ -23,25 +23,35 @@ func unknownRemedy(root, typ reflect.Type, path, name string) string {
 		return didYouMean(typ, path, meant)
 	}
 	all := allKeys("", root)
-	for _, key := range all {
-		if lastKey(key) == name {
-			table := strings.TrimSuffix(key, "."+name)
-			if table == key {
-				return "move it above the first table, where " + key + " is known"
-			}
-			if f, ok := fieldByKey(root, table); ok && isTableList(f.Type) {
-				return "did you mean " + key + " (below [[" + table + "]])?"
-			}
-			return "did you mean " + key + " (below [" + table + "])?"
-		}
+	leaves := make([]string, len(all))
+	for i, key := range all {
+		leaves[i] = lastKey(key)
+	}
+	if i := slices.Index(leaves, name); i >= 0 {
+		return elsewhere(root, all[i])
 	}
 	if meant != "" {
 		return didYouMean(typ, path, meant)
 	}
-	if meant = nearest(joinKey(path, name), all); meant != "" {
-		return "did you mean " + meant + "?"
+	if leaf := nearest(strings.ToLower(name), leaves); leaf != "" {
+		return elsewhere(root, all[slices.Index(leaves, leaf)])
+	}
+	if key := nearest(name, all); key != "" { // a dotted key in quotes
+		return "did you mean " + key + "?"
 	}
 	return "known here: " + strings.Join(own, ", ")
+}
+
+// elsewhere says where key belongs.
+func elsewhere(root reflect.Type, key string) string {
+	table, _, below := strings.Cut(key, ".")
+	if !below {
+		return "did you mean " + key + ", above the first table?"
+	}
+	if f, _ := fieldByKey(root, table); isTableList(f.Type) {
+		table = "[" + table + "]"
+	}
+	return "did you mean " + key + " (below [" + table + "])?"
 }
 
 // didYouMean writes key, of the table typ at path, as it stands in a file.
@@ -135,7 +145,7 @@ func firstKey(e *unstable.Node) *unstable.Node {
 
 func (d *document) lineOf(key *unstable.Node) int { return d.lineAt(int(key.Raw.Offset)) }
 
-// kindName is a kind of value in words; for those of the calendar go-toml's will do.
+// kindName is a kind of value in words.
 func kindName(k unstable.Kind) string {
 	switch k {
 	case unstable.String:
@@ -151,6 +161,6 @@ func kindName(k unstable.Kind) string {
 	case unstable.InlineTable:
 		return "a table"
 	default:
-		return strconv.Quote(k.String())
+		return "a date or a time"
 	}
 }

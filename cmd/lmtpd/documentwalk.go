@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding"
-	"errors"
 	"fmt"
 	"reflect"
 	"strconv"
@@ -138,8 +137,12 @@ func (d *document) value(f reflect.StructField, path string, v *unstable.Node, l
 		return false
 	}
 	if u, ok := reflect.New(f.Type).Interface().(encoding.TextUnmarshaler); ok {
-		if v.Kind != unstable.String && v.Kind != unstable.Integer {
-			return mismatch("text")
+		expected, number := "text", false
+		if k, ok := u.(interface{ kind() (string, bool) }); ok {
+			expected, number = k.kind()
+		}
+		if v.Kind != unstable.String && !(number && v.Kind == unstable.Integer) {
+			return mismatch(expected)
 		}
 		if err := u.UnmarshalText(v.Data); err != nil {
 			d.reportValue(path, err)
@@ -177,13 +180,26 @@ func (d *document) value(f reflect.StructField, path string, v *unstable.Node, l
 		if v.Kind != unstable.Integer {
 			return mismatch("a whole number")
 		}
-		// As go-toml reads it, but with an error that has a remedy.
-		if _, err := strconv.ParseInt(strings.ReplaceAll(string(v.Data), "_", ""), 0, 32); errors.Is(err, strconv.ErrRange) {
-			d.reportAt(line, path, quoted(string(v.Data))+" is too large", "write "+lastKey(path)+" = "+f.Tag.Get("example"))
+		// As go-toml would find it, but with an error that has a remedy.
+		if !fits(string(v.Data), f.Type.Kind()) {
+			d.reportAt(line, path, string(v.Data)+" is out of range", "write "+lastKey(path)+" = "+f.Tag.Get("example"))
 			return false
 		}
 		return true
 	}
+}
+
+// fits reports whether a TOML integer can be held by a field of that kind; more than 32
+// bits are needed by none.
+func fits(integer string, kind reflect.Kind) bool {
+	integer = strings.ReplaceAll(integer, "_", "")
+	var err error
+	if kind == reflect.Uint32 {
+		_, err = strconv.ParseUint(strings.TrimPrefix(integer, "+"), 0, 32)
+	} else {
+		_, err = strconv.ParseInt(integer, 0, 32)
+	}
+	return err == nil
 }
 
 func (d *document) inlineTable(typ reflect.Type, path string, v *unstable.Node) bool {
