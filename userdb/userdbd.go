@@ -19,9 +19,10 @@ type userdbd struct{ socket string }
 func (userdbd) nss() bool { return true } // the multiplexer asks NSS as well, and lets one "not found" win over failures
 
 const (
-	varlinkNotFound = "io.systemd.UserDatabase.NoRecordFound"
-	varlinkService  = "io.systemd.Multiplexer"
-	maxMemberships  = 65536 // the kernel's bound on groups of a process
+	varlinkNotFound   = "io.systemd.UserDatabase.NoRecordFound"
+	varlinkBadRequest = "org.varlink.service.InvalidParameter"
+	varlinkService    = "io.systemd.Multiplexer"
+	maxMemberships    = 65536 // the kernel's bound on groups of a process
 )
 
 // varlinkReply is every kind of reply at once.
@@ -32,6 +33,7 @@ type varlinkReply struct {
 		Record    *userdbRecord `json:"record"`
 		UserName  string        `json:"userName"`
 		GroupName string        `json:"groupName"`
+		Parameter string        `json:"parameter"` // the one that an error is about
 	} `json:"parameters"`
 }
 
@@ -138,7 +140,8 @@ func (d userdbd) call(ctx context.Context, method string, parameters map[string]
 		switch {
 		case err != nil:
 			return fail(err)
-		case r.Error == varlinkNotFound:
+		case r.Error == varlinkNotFound,
+			r.Error == varlinkBadRequest && r.Parameters.Parameter == "userName": // no user can have such a name
 			return replies, nil
 		case r.Error != "":
 			return fail(fmt.Errorf("it answered %+q", clip(r.Error)))
