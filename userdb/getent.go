@@ -62,6 +62,8 @@ func (g getentCmd) groups(ctx context.Context, name string) ([]uint32, error) {
 
 // run gives standard output. The process and its children get no environment of ours and are killed when ctx ends.
 func (g getentCmd) run(ctx context.Context, database, key string) (string, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	cmd := exec.CommandContext(ctx, g.path, database, "--", key)
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}
@@ -69,33 +71,32 @@ func (g getentCmd) run(ctx context.Context, database, key string) (string, error
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	// If a module leaves a child behind that holds the pipe, Wait does not wait for it longer than this.
 	cmd.WaitDelay = time.Second
-	var out, errOut boundedBuffer
+	out, errOut := boundedBuffer{cancel: cancel}, boundedBuffer{cancel: cancel}
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	err := cmd.Run()
 	switch {
 	case ctx.Err() != nil:
-		return "", fmt.Errorf("%s %s gave no answer: %w", g.path, database, context.Cause(ctx))
-	case out.full:
-		return "", fmt.Errorf("%s %s: answer is longer than %d octets", g.path, database, maxAnswer)
+		return "", fmt.Errorf("%s %s gave no usable answer: %w", g.path, database, context.Cause(ctx))
 	case errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission):
 		return "", fmt.Errorf("%w; correct the path of getent", err)
 	case err != nil:
-		said := strings.TrimSpace(errOut.String())
-		return out.String(), fmt.Errorf("%s %s: %w (it said %+q)", g.path, database, err, clip(said))
+		said := strings.TrimSpace(errOut.buf.String())
+		return out.buf.String(), fmt.Errorf("%s %s: %w (it said %+q)", g.path, database, err, clip(said))
 	}
-	return out.String(), nil
+	return out.buf.String(), nil
 }
 
-// boundedBuffer fails the writer that brings too much; the process then gets SIGPIPE and ends.
+// boundedBuffer ends the process that says too much. Closing the pipe is not enough where SIGPIPE is ignored.
 type boundedBuffer struct {
-	bytes.Buffer
-	full bool
+	buf    bytes.Buffer // not embedded: its ReadFrom would go round Write
+	cancel context.CancelCauseFunc
 }
 
 func (b *boundedBuffer) Write(p []byte) (int, error) {
-	if b.Len()+len(p) > maxAnswer {
-		b.full = true
-		return 0, errors.New("too long")
+	if b.buf.Len()+len(p) > maxAnswer {
+		err := fmt.Errorf("answer is longer than %d octets", maxAnswer)
+		b.cancel(err)
+		return 0, err
 	}
-	return b.Buffer.Write(p)
+	return b.buf.Write(p)
 }
