@@ -34,15 +34,33 @@ func openSocket(lc listenConfig) (*socket, error) {
 	return newSocket("", lc, ln.(*net.TCPListener)), nil
 }
 
-// openUnix binds a Unix socket. Nobody can connect before owner and mode are right:
-// Linux gives the new file the mode that the unbound socket has (unix_bind in
-// net/unix/af_unix.c), and that is 0600 until both are set. The umask, which belongs
-// to the whole process, is not touched.
+// openUnix binds a Unix socket and gives it owner and mode.
 func openUnix(lc listenConfig) (*socket, error) {
 	path := lc.Address.Address
 	if err := clearPath(path); err != nil {
 		return nil, err
 	}
+	ln, err := bindPrivate(path)
+	if err != nil {
+		return nil, unixProblem(path, err)
+	}
+	s := newSocket("", lc, ln)
+	if s.file, err = os.Lstat(path); err != nil {
+		ln.Close()
+		return nil, unixProblem(path, err)
+	}
+	if err := s.setAccess(lc); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// bindPrivate binds a socket that only its owner can connect to until the mode is set.
+// Linux gives the new file the mode that the unbound socket has (unix_bind_bsd in
+// net/unix/af_unix.c). The umask, which belongs to the whole process, is not touched,
+// and the socket has its final name from the start, for getsockname(2) and ss(8).
+func bindPrivate(path string) (*net.UnixListener, error) {
 	private := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var chmod error
 		if err := raw.Control(func(fd uintptr) { chmod = syscall.Fchmod(int(fd), 0o600) }); err != nil {
@@ -52,20 +70,11 @@ func openUnix(lc listenConfig) (*socket, error) {
 	}}
 	ln, err := private.Listen(context.Background(), "unix", path)
 	if err != nil {
-		return nil, unixProblem(path, err)
-	}
-	u := ln.(*net.UnixListener)
-	u.SetUnlinkOnClose(false) // close looks first whether the file is still ours
-	s := newSocket("", lc, u)
-	if s.file, err = os.Lstat(path); err != nil {
-		u.Close()
-		return nil, unixProblem(path, err)
-	}
-	if err := s.setAccess(lc); err != nil {
-		s.close()
 		return nil, err
 	}
-	return s, nil
+	u := ln.(*net.UnixListener)
+	u.SetUnlinkOnClose(false) // socket.close looks first whether the file is still ours
+	return u, nil
 }
 
 // clearPath removes a socket at path that nobody serves any more, and nothing else.
