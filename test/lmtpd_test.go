@@ -1,0 +1,87 @@
+package test
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// agent is a running lmtpd.
+type agent struct {
+	*process
+	config string // its configuration file
+	notify *net.UnixConn
+}
+
+type agentOptions struct {
+	dir    string              // holds its configuration file
+	config string              // content of lmtpd.toml
+	as     *syscall.Credential // nil: as the test
+	within []string            // command that lmtpd is started through
+}
+
+// startLMTPD runs `lmtpd serve` and returns once it says that it is ready.
+func startLMTPD(t *testing.T, o agentOptions) *agent {
+	t.Helper()
+	a := &agent{config: filepath.Join(o.dir, "lmtpd.toml")}
+	writeFile(t, a.config, o.config)
+
+	// As systemd does: sd_notify(3).
+	notify := filepath.Join(o.dir, "notify")
+	var err error
+	a.notify, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.notify.Close() })
+	if err := os.Chmod(notify, 0o777); err != nil {
+		t.Fatal(err)
+	}
+
+	args := append(append([]string{}, o.within...), program, "serve", "-c", a.config)
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Dir = o.dir
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
+	// Pdeathsig: it does not survive a test run that is killed.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: o.as, Pdeathsig: syscall.SIGKILL}
+	a.process = start(t, "lmtpd", cmd)
+	go func() {
+		// An lmtpd that ends says nothing more: end the wait below.
+		<-a.done
+		a.notify.Close()
+	}()
+	a.awaitState(t, "READY=1")
+	return a
+}
+
+// awaitState waits for a line of the service's messages to its manager.
+func (a *agent) awaitState(t *testing.T, want string) {
+	t.Helper()
+	a.notify.SetReadDeadline(time.Now().Add(patience))
+	buf := make([]byte, 4096)
+	for {
+		n, err := a.notify.Read(buf)
+		if err != nil {
+			t.Fatalf("lmtpd never said %s: %v", want, err)
+		}
+		for line := range strings.Lines(string(buf[:n])) {
+			if strings.TrimSuffix(line, "\n") == want {
+				return
+			}
+		}
+	}
+}
+
+// stop asks it to end and expects exit status 0.
+func (a *agent) stop(t *testing.T) {
+	t.Helper()
+	a.signal(t, syscall.SIGTERM)
+	if status := a.wait(t); status != 0 {
+		t.Errorf("lmtpd: exit status %d after SIGTERM", status)
+	}
+}
