@@ -129,7 +129,7 @@ func TestSystemHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Parallel = 1
-	ctx, cancel := context.WithCancelCause(t.Context())
+	ctx, cancel := contextWithCause(t)
 	failed := make(chan error, 2)
 	go func() {
 		_, err := s.Lookup(ctx, Address{Local: "bob"})
@@ -266,3 +266,10 @@ func TestSystemFiles(t *testing.T) {
 }
 
 func mkfifo(path string) error { return syscall.Mkfifo(path, 0o600) }
+
+func contextWithCause(t *testing.T) (context.Context, context.CancelCauseFunc) {
+	t.Helper()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	t.Cleanup(func() { cancel(nil) })
+	return ctx, cancel
+}
