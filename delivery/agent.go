@@ -1,0 +1,224 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/lmtpd/lmtpd/delivery/maildir"
+	"github.com/lmtpd/lmtpd/protocol"
+	"github.com/lmtpd/lmtpd/userdb"
+)
+
+// Agent delivers messages to the mailboxes of their recipients. Set its fields
+// before the first use and leave them alone afterwards; its methods are safe for
+// concurrent use.
+type Agent struct {
+	Users   userdb.Database
+	Rules   userdb.Rules
+	Mailbox Location     // where mail goes that the user record does not place itself
+	Writer  CopyWriter   // writes the copies, here or in another process
+	Spool   Spool        // where bodies wait while they are written
+	Trace   TraceOptions // what the header of a copy says about us
+
+	// DetailFolder files user+detail in the folder .detail if it exists.
+	DetailFolder bool
+	// LoopCheck refuses a message that was delivered to the same address before.
+	LoopCheck bool
+	// MaxReceived is how many Received fields a message may have; 0: any number.
+	MaxReceived int
+
+	// Log gets one line per recipient and outcome; nil: slog.Default.
+	Log *slog.Logger
+	// Report, if set, is told of each outcome too. It may be called from several
+	// goroutines at once.
+	Report func(Outcome)
+
+	once   sync.Once
+	prefix string
+	serial atomic.Uint64
+}
+
+// CopyWriter is what the Agent needs of maildir.Writer: it writes the body to each
+// target and calls done once for each, in any order and from any goroutine.
+type CopyWriter interface {
+	Deliver(ctx context.Context, b maildir.Body, targets []maildir.Target, done func(i int, r maildir.Result))
+}
+
+// Envelope is a message that does not come from the protocol, as `lmtpd deliver` has it.
+type Envelope struct {
+	From  string   // reverse-path without angle brackets; "" is the null one
+	Rcpts []string // recipients, as on a command line
+	By    string   // who hands it in, for the Received field: "userid 1000"
+}
+
+// Rcpt is the hook for protocol.Policy: it finds the recipient's mailbox, or
+// refuses it.
+func (a *Agent) Rcpt(ctx context.Context, tx *protocol.Transaction, rcpt *protocol.Recipient) protocol.Reply {
+	addr, err := a.Rules.Parse(rcpt.Path.Local, rcpt.Path.Domain)
+	var r *recipient
+	if err == nil {
+		r, err = a.lookup(ctx, addr)
+	}
+	if err != nil {
+		reply := replyFor(err)
+		a.report(Outcome{
+			Session: tx.Session.ID, From: tx.From.Raw, To: rcpt.Path.Raw, OrigTo: rcpt.ORcpt,
+			Reply: reply, Err: err,
+		})
+		return reply
+	}
+	r.orig = rcpt.ORcpt
+	rcpt.Value = r
+	return protocol.Reply{}
+}
+
+// Deliver implements protocol.Handler.
+func (a *Agent) Deliver(ctx context.Context, tx *protocol.Transaction, body *protocol.Body) error {
+	m := &message{
+		id: a.newID(), session: tx.Session.ID, from: tx.From.Raw,
+		received: receivedFrom(tx.Session), with: tx.With(),
+		rcpts: make([]*recipient, len(tx.Rcpts)),
+	}
+	tx.ID = m.id
+	for i := range tx.Rcpts {
+		r, ok := tx.Rcpts[i].Value.(*recipient)
+		if !ok {
+			return fmt.Errorf("recipient %q was accepted without a lookup", tx.Rcpts[i].Path.Raw)
+		}
+		m.rcpts[i] = r
+	}
+	if err := a.spool(m, tx.Mail.Size, body); err != nil {
+		return a.spoolFailed(m, err)
+	}
+	defer m.spooled.Close()
+	var worst worstReply
+	a.deliver(ctx, m, func(i int, o Outcome) {
+		worst.add(o.Reply)
+		tx.Settle(i, o.Reply) // its errors are for handlers that settle twice
+	})
+	return worst.reply(m.id)
+}
+
+// spoolFailed tells a body that the server refuses or that never ended, which it
+// reports itself, from a spool that could not take it.
+func (a *Agent) spoolFailed(m *message, err error) error {
+	var failed *spoolError
+	if !errors.As(err, &failed) {
+		return err
+	}
+	reply := replyFor(err)
+	for i := range m.rcpts {
+		o := m.outcome(i)
+		o.Reply, o.Err = reply, err
+		a.report(o)
+	}
+	return reply
+}
+
+// Submit delivers a message that does not come from the protocol, and gives the
+// outcome of each recipient by its index. The error is that of reading the body;
+// nothing has been delivered then.
+func (a *Agent) Submit(ctx context.Context, env Envelope, body io.Reader) ([]Outcome, error) {
+	m := &message{id: a.newID(), from: env.From, received: "(from " + printable(env.By) + ")"}
+	outcomes := make([]Outcome, len(env.Rcpts))
+	var known []int // indexes into env.Rcpts
+	for i, to := range env.Rcpts {
+		addr, err := a.Rules.ParseString(to)
+		var r *recipient
+		if err == nil {
+			r, err = a.lookup(ctx, addr)
+		}
+		if err != nil {
+			outcomes[i] = Outcome{ID: m.id, From: env.From, To: to, Reply: replyFor(err), Err: err}
+			a.report(outcomes[i])
+			continue
+		}
+		m.rcpts = append(m.rcpts, r)
+		known = append(known, i)
+	}
+	if err := a.spool(m, 0, body); err != nil {
+		return nil, err
+	}
+	defer m.spooled.Close()
+	var mu sync.Mutex
+	a.deliver(ctx, m, func(i int, o Outcome) {
+		mu.Lock()
+		defer mu.Unlock()
+		outcomes[known[i]] = o
+	})
+	return outcomes, nil
+}
+
+// message is one message on its way.
+type message struct {
+	id       string
+	session  uint64
+	from     string // reverse-path
+	received string // our Received field up to its BY clause
+	with     string // the protocol that it came by; "" is none
+	rcpts    []*recipient
+	spooled  *spooled
+	took     time.Duration // spooling it
+}
+
+func (a *Agent) spool(m *message, size int64, body io.Reader) (err error) {
+	start := time.Now()
+	m.spooled, err = a.Spool.take(body, size)
+	m.took = time.Since(start)
+	return err
+}
+
+// deliver writes one copy for each distinct recipient and calls settle once for
+// each index of m.rcpts, from any goroutine.
+func (a *Agent) deliver(ctx context.Context, m *message, settle func(i int, o Outcome)) {
+	finish := func(i int, o Outcome) {
+		a.report(o)
+		settle(i, o)
+	}
+	var targets []maildir.Target
+	var groups [][]int // for each target, the indexes that it serves
+	at := make(map[recipientKey]int, len(m.rcpts))
+	now := a.Trace.now()
+	for i, r := range m.rcpts {
+		if g, ok := at[r.key()]; ok {
+			groups[g] = append(groups[g], i)
+			continue
+		}
+		if err := a.loops(m, r); err != nil {
+			o := m.outcome(i)
+			o.Reply, o.Err = replyFor(err), err
+			finish(i, o)
+			continue
+		}
+		at[r.key()] = len(targets)
+		groups = append(groups, []int{i})
+		targets = append(targets, maildir.Target{
+			Owner: r.owner(), Root: r.root, Path: r.path, Folder: r.folder,
+			Header: a.Trace.header(m, r, now),
+		})
+	}
+	if len(targets) == 0 {
+		return
+	}
+	a.Writer.Deliver(ctx, m.spooled.Body, targets, func(t int, res maildir.Result) {
+		for n, i := range groups[t] {
+			o := m.outcome(i)
+			o.fill(res)
+			o.Duplicate = n > 0
+			finish(i, o)
+		}
+	})
+}
+
+// newID names a message in replies, Received fields and logs; unique across restarts.
+func (a *Agent) newID() string {
+	a.once.Do(func() { a.prefix = strconv.FormatInt(time.Now().UnixMicro(), 36) })
+	return a.prefix + "-" + strconv.FormatUint(a.serial.Add(1), 36)
+}

@@ -1,0 +1,13 @@
+// Package delivery is what happens to one message between the protocol and the
+// disk. Its Agent is a protocol.Handler and the Rcpt hook that goes with it:
+//
+//	RCPT   Agent.Rcpt      address -> user -> mailbox, or the refusal   lookup.go, mailbox.go
+//	DATA   Agent.Deliver   the body is read once                        spool.go, header.go
+//	                       loop check, trace header of each recipient   loop.go, trace.go
+//	                       one copy for each distinct recipient         agent.go
+//	                       each outcome becomes a reply and a log line  reply.go, outcome.go
+//
+// Whatever goes wrong on the way ends in the one table of reply.go; nothing else
+// chooses reply codes. What the client reads there is generic; the cause goes to
+// the log.
+package delivery

@@ -1,0 +1,68 @@
+package delivery
+
+import (
+	"context"
+	"time"
+
+	"github.com/lmtpd/lmtpd/delivery/maildir"
+	"github.com/lmtpd/lmtpd/userdb"
+)
+
+// recipient is an address whose mailbox has been found.
+type recipient struct {
+	addr   userdb.Address
+	user   *userdb.User
+	root   string // must exist
+	path   string // the Maildir below root
+	folder string // "" is INBOX
+	orig   string // the address that the sender wrote, "" if not known
+	took   time.Duration
+}
+
+// recipientKey is equal for two RCPT commands that mean one copy: the same
+// mailbox under the same address.
+type recipientKey struct{ local, detail, domain, root, path string }
+
+func (r *recipient) key() recipientKey {
+	return recipientKey{r.addr.Local, r.addr.Detail, r.addr.Domain, r.root, r.path}
+}
+
+func (r *recipient) owner() *maildir.Owner {
+	if r.user.Owner == nil {
+		return nil
+	}
+	o := maildir.Owner(*r.user.Owner)
+	return &o
+}
+
+// lookup finds the mailbox of an address. Its errors go through replyFor.
+func (a *Agent) lookup(ctx context.Context, addr userdb.Address) (*recipient, error) {
+	start := time.Now()
+	user, err := a.Users.Lookup(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	r := &recipient{addr: addr, user: user}
+	if r.root, r.path, err = a.Mailbox.locate(user, addr); err != nil {
+		return nil, err
+	}
+	if a.DetailFolder {
+		r.folder = detailFolder(addr.Detail)
+	}
+	r.took = time.Since(start)
+	return r, nil
+}
+
+// detailFolder is the Maildir++ directory of a detail, or "" where the detail
+// cannot name one; such mail goes to INBOX.
+func detailFolder(detail string) string {
+	if _, err := userdb.PathComponent(detail); err != nil {
+		return ""
+	}
+	for i := 0; i < len(detail); i++ {
+		if detail[i] >= 0x80 || detail[i] == '&' {
+			return "" // folder names are in modified UTF-7 (RFC 3501 section 5.1.3)
+		}
+	}
+	return "." + detail
+}

@@ -1,0 +1,151 @@
+package delivery
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/lmtpd/lmtpd/userdb"
+)
+
+// Location says where a mailbox is: a path with "~" for the home of the user
+// record and, in any component, %u for the user's name, %n for its local part,
+// %d for its domain and %% for a percent sign. The directory before the first
+// component that varies must exist at delivery, since it may be a mount point
+// that is not mounted; what lies below it is created.
+type Location struct {
+	text  string
+	home  bool   // root is the home of the record
+	root  string // else: absolute
+	parts []string
+}
+
+// ParseLocation reads a Location: "~/Maildir", "/var/mail/%d/%n". The error says
+// what is wrong and what would be right.
+func ParseLocation(s string) (Location, error) {
+	l := Location{text: s}
+	rest := s
+	switch {
+	case s == "~":
+		return Location{}, errors.New(`a home is no Maildir; write a directory in it, as in "~/Maildir"`)
+	case strings.HasPrefix(s, "~/"):
+		l.home, rest = true, s[2:]
+	case !strings.HasPrefix(s, "/"):
+		return Location{}, fmt.Errorf(`path %q is neither absolute nor below "~/"`, s)
+	}
+	for _, c := range strings.Split(rest, "/") {
+		switch c {
+		case "", ".":
+			continue
+		case "..":
+			return Location{}, errors.New(`".." is not allowed`)
+		}
+		if err := checkPercents(c); err != nil {
+			return Location{}, err
+		}
+		l.parts = append(l.parts, c)
+	}
+	if len(l.parts) == 0 {
+		return Location{}, errors.New("path has no directory")
+	}
+	if !l.home {
+		// A path that does not vary has its parent for a root.
+		fixed := 0
+		for fixed < len(l.parts)-1 && !strings.Contains(l.parts[fixed], "%") {
+			fixed++
+		}
+		l.root = "/" + path.Join(l.parts[:fixed]...)
+		l.parts = l.parts[fixed:]
+	}
+	return l, nil
+}
+
+func checkPercents(s string) error {
+	for i := 0; i < len(s); i++ {
+		if s[i] < ' ' || s[i] == 0x7f {
+			return errors.New("control character in path")
+		}
+		if s[i] != '%' {
+			continue
+		}
+		i++
+		if i == len(s) || !strings.Contains("und%", s[i:i+1]) {
+			return fmt.Errorf("%%%s is not known; there are %%u, %%n, %%d and %%%%", s[i:min(i+1, len(s))])
+		}
+	}
+	return nil
+}
+
+// String gives the text that was parsed.
+func (l Location) String() string { return l.text }
+
+// Varies reports whether users get different mailboxes.
+func (l Location) Varies() bool {
+	return l.home || strings.Contains(strings.ReplaceAll(l.text, "%%", ""), "%")
+}
+
+// locate gives the root, which must exist, and the Maildir below it. The record's
+// own mailbox comes first. Its errors are userdb.ErrBadRecord: the user exists,
+// and the administrator has to mend what is said about him.
+func (l Location) locate(user *userdb.User, addr userdb.Address) (root, rel string, err error) {
+	if user.Mail != "" {
+		if l, err = ParseLocation(user.Mail); err != nil {
+			return "", "", fmt.Errorf("%w: user %q of %s: mail location: %w", userdb.ErrBadRecord, user.Name, user.Source, err)
+		}
+	}
+	root = l.root
+	if l.home {
+		if user.Home == "" {
+			return "", "", fmt.Errorf("%w: user %q of %s has no home, which %s needs", userdb.ErrBadRecord, user.Name, user.Source, l.text)
+		}
+		root = user.Home
+	}
+	parts := make([]string, len(l.parts))
+	for i, p := range l.parts {
+		if parts[i], err = expand(p, user, addr); err != nil {
+			return "", "", fmt.Errorf("%w: user %q of %s: mailbox %s: %w", userdb.ErrBadRecord, user.Name, user.Source, l.text, err)
+		}
+	}
+	return root, path.Join(parts...), nil
+}
+
+// expand puts the variables into one component of a path. It is the one place
+// where an address becomes part of a path, and each value passes PathComponent.
+func expand(part string, user *userdb.User, addr userdb.Address) (string, error) {
+	if !strings.Contains(part, "%") {
+		return part, nil
+	}
+	var b strings.Builder
+	for i := 0; i < len(part); i++ {
+		if part[i] != '%' {
+			b.WriteByte(part[i])
+			continue
+		}
+		i++
+		if part[i] == '%' {
+			b.WriteByte('%')
+			continue
+		}
+		v, err := userdb.PathComponent(variable(part[i], user, addr))
+		if err != nil {
+			return "", fmt.Errorf("%%%c: %w", part[i], err)
+		}
+		b.WriteString(v)
+	}
+	return userdb.PathComponent(b.String())
+}
+
+func variable(name byte, user *userdb.User, addr userdb.Address) string {
+	local, domain := user.Name, addr.Domain
+	if i := strings.LastIndexByte(user.Name, '@'); i >= 0 {
+		local, domain = user.Name[:i], user.Name[i+1:]
+	}
+	switch name {
+	case 'n':
+		return local
+	case 'd':
+		return domain
+	}
+	return user.Name
+}

@@ -1,0 +1,104 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"sync"
+	"syscall"
+
+	"github.com/lmtpd/lmtpd/delivery/maildir"
+	"github.com/lmtpd/lmtpd/protocol"
+	"github.com/lmtpd/lmtpd/userdb"
+)
+
+// failures is the table of replies: the first row whose cause is found in an
+// error decides. An error that is not here may be one that an operator can
+// repair, so it is 451 4.3.0. Texts say nothing about this machine.
+var failures = []struct {
+	cause error
+	reply protocol.Reply
+}{
+	// What is known to be permanent.
+	{userdb.ErrBadAddress, perm(501, 1, 3, "Bad recipient address")},
+	{userdb.ErrNoSuchDomain, perm(550, 1, 2, "No mail for this domain here")},
+	{userdb.ErrNoSuchUser, perm(550, 1, 1, "User unknown")},
+	{userdb.ErrDisabled, perm(550, 2, 1, "Mailbox disabled")},
+	{errLoop, perm(554, 4, 6, "Message was delivered to this address before: mail loop")},
+	{errHops, perm(554, 4, 6, "Too many Received fields: mail loop")},
+
+	// The administrator's mistakes.
+	{userdb.ErrBadRecord, temp(451, 3, 5, "Recipient is misconfigured")},
+	{maildir.ErrOwner, temp(451, 3, 5, "Recipient is misconfigured")},
+	{maildir.ErrPath, temp(451, 3, 5, "Recipient is misconfigured")},
+
+	// What a machine runs out of, or what is broken.
+	{maildir.ErrRoot, temp(451, 2, 0, "Mailbox is not available")},
+	{syscall.EDQUOT, temp(452, 2, 2, "Mailbox is full")},
+	{syscall.ENOSPC, temp(452, 3, 1, "Insufficient system storage")},
+	{syscall.EFBIG, temp(452, 3, 1, "Insufficient system storage")},
+	{syscall.ELOOP, temp(451, 2, 0, "Mailbox is damaged")},
+	{syscall.ENOTDIR, temp(451, 2, 0, "Mailbox is damaged")},
+	{syscall.EXDEV, temp(451, 2, 0, "Mailbox is damaged")},
+	{context.DeadlineExceeded, temp(451, 4, 2, "Delivery took too long")},
+	{context.Canceled, temp(451, 3, 2, "Delivery was interrupted")},
+	{fs.ErrPermission, temp(451, 3, 0, "Temporary failure: mailbox cannot be written")},
+}
+
+func perm(code int, subject, detail uint16, text string) protocol.Reply {
+	return protocol.Reply{Code: code, Enhanced: protocol.Enhanced{5, subject, detail}, Text: text}
+}
+
+func temp(code int, subject, detail uint16, text string) protocol.Reply {
+	return protocol.Reply{Code: code, Enhanced: protocol.Enhanced{4, subject, detail}, Text: text}
+}
+
+// replyFor is the reply for a failure, nil excepted.
+func replyFor(err error) protocol.Reply {
+	for _, f := range failures {
+		if errors.Is(err, f.cause) {
+			return f.reply
+		}
+	}
+	return temp(451, 3, 0, "Temporary internal failure")
+}
+
+// delivered is the reply for a copy that is on disk.
+func delivered(id string) protocol.Reply {
+	return protocol.Reply{Code: 250, Enhanced: protocol.Enhanced{2, 0, 0}, Text: "OK " + id + " delivered"}
+}
+
+// worstReply makes one reply of those of all recipients, for SMTP mode: success
+// or a permanent failure only where they agree, else a temporary failure, so that
+// no recipient is lost.
+type worstReply struct {
+	mu    sync.Mutex
+	first protocol.Reply
+	mixed bool
+	temp  protocol.Reply
+}
+
+func (w *worstReply) add(r protocol.Reply) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case r.Temporary():
+		w.temp = r
+	case w.first.Code == 0:
+		w.first = r
+	case w.first.OK() != r.OK():
+		w.mixed = true
+	}
+}
+
+func (w *worstReply) reply(id string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.temp.Code != 0:
+		return w.temp
+	case w.mixed:
+		return temp(451, 3, 0, "Not every recipient could be served")
+	}
+	return w.first
+}
