@@ -181,7 +181,7 @@ func parseConfig(file string, data []byte) (*config, error) {
 	c.validate()
 	if len(c.doc.errs) > 0 {
 		c.doc.errs.sort()
-		return nil, c.doc.errs
+		return nil, c.doc.errs.capped()
 	}
 	if c.Hostname == "" {
 		c.Hostname = machineName()

@@ -187,6 +187,14 @@ func TestBadConfig(t *testing.T) {
 	}
 }
 
+func TestFaultsAreNotEndless(t *testing.T) {
+	_, err := parseConfig("users", []byte(strings.Repeat("[[users]]\n", 1000)))
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) != 51 || lines[50] != "users:51: 950 more faults from here on" {
+		t.Errorf("%d lines, %q", len(lines), lines[len(lines)-1])
+	}
+}
+
 func TestUnreadableConfig(t *testing.T) {
 	dir := t.TempDir()
 	secret := filepath.Join(dir, "secret.toml")

@@ -65,6 +65,17 @@ func (l configErrors) fatal() bool {
 	return slices.ContainsFunc(l, func(e *configError) bool { return !e.Warning })
 }
 
+// capped leaves out what nobody would read: a file that is no configuration at all has
+// a fault in each line.
+func (l configErrors) capped() configErrors {
+	const most = 50
+	if len(l) <= most {
+		return l
+	}
+	rest := &configError{File: l[most].File, Line: l[most].Line, Problem: strconv.Itoa(len(l)-most) + " more faults from here on"}
+	return append(l[:most:most], rest)
+}
+
 func (l configErrors) sort() {
 	slices.SortStableFunc(l, func(a, b *configError) int { return cmp.Compare(a.Line, b.Line) })
 }

@@ -46,6 +46,7 @@ func readDocument(file string, data []byte, target any) *document {
 	}
 	d.typ = d.root
 	d.starts = lineStarts(d.data)
+	defer func() { d.data, d.starts, d.parser = nil, nil, unstable.Parser{} }() // only lines are asked for later
 	good := d.walk()
 	if d.syntax() {
 		return d // what would be decoded is cut off somewhere
