@@ -202,8 +202,12 @@ func possibleLogin(name string) bool {
 	return !strings.ContainsAny(name, ":/\n\x00")
 }
 
-// looksNumeric says whether strtoul(3) takes all of the name, which is how getent tells a uid from a name.
+// looksNumeric says whether strtoul(3) takes all of the name, which is how getent tells a uid from a name; or whether
+// systemd refuses to be asked for it for that reason (signs and digits, or "-").
 func looksNumeric(name string) bool {
+	if name == "-" {
+		return true
+	}
 	digits := strings.TrimLeft(name, " \t+-")
 	return digits != "" && strings.Trim(digits, "0123456789") == ""
 }
