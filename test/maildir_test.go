@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"syscall"
 	"testing"
 
 	"github.com/emersion/go-maildir"
@@ -154,4 +155,17 @@ func firstDifference(got, want []byte) string {
 		at++
 	}
 	return fmt.Sprintf("octet %d (of %d, want %d): %.80q, want %.80q", at, len(got), len(want), got[at:], want[at:])
+}
+
+// makeMaildir makes an empty one, as the owner's mail reader would.
+func makeMaildir(t *testing.T, dir string, owner *syscall.Credential) {
+	t.Helper()
+	if err := maildir.Dir(dir).Init(); err != nil {
+		t.Fatal(err)
+	}
+	for _, sub := range []string{"", "tmp", "new", "cur"} {
+		if err := os.Chown(filepath.Join(dir, sub), int(owner.Uid), int(owner.Gid)); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

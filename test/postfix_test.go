@@ -193,9 +193,9 @@ func (p *postfix) received(id, protocol string, to ...string) string {
 	pattern := `Received: from client\.example\.net \([^\n]*\)\n\tby mta\.example\.org \(Postfix\) with ` +
 		protocol + ` id ` + id
 	if len(to) == 1 { // it keeps recipients from each other
-		pattern += `\n\tfor <` + regexp.QuoteMeta(to[0]) + `>`
+		return pattern + `\n\tfor <` + regexp.QuoteMeta(to[0]) + `>; ` + date + "\n"
 	}
-	return pattern + `; ` + date + "\n"
+	return pattern + `;\n\t` + date + "\n"
 }
 
 // group returns the id of a group as a credential's supplementary group.

@@ -2,52 +2,9 @@ package test
 
 import (
 	"bytes"
-	"fmt"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 )
-
-// virtualSite is Postfix and lmtpd as contrib/postfix describes them for
-// virtual users: one mail user owns everything.
-type virtualSite struct {
-	*postfix
-	agent *agent
-	dir   string
-	owner *syscall.Credential
-	sock  string
-}
-
-func (s *virtualSite) maildir(user string) string {
-	return filepath.Join(s.dir, "mail", user, "Maildir")
-}
-
-// startVirtualSite: users are local parts of example.org.
-func startVirtualSite(t *testing.T, users []string, main string) *virtualSite {
-	t.Helper()
-	needRoot(t, "start Postfix")
-	need(t, "postfix")
-	s := &virtualSite{dir: tempDir(t), owner: mailUser(t)}
-	run := filepath.Join(s.dir, "run")
-	s.sock = filepath.Join(run, "lmtp.sock")
-	mkdir(t, run, s.owner)
-	var table strings.Builder
-	for _, u := range users {
-		home := filepath.Join(s.dir, "mail", u)
-		mkdir(t, home, s.owner)
-		fmt.Fprintf(&table, "%s@example.org:::::%s::\n", u, home)
-	}
-	writeFile(t, filepath.Join(s.dir, "users"), table.String())
-	s.agent = startLMTPD(t, agentOptions{
-		dir:    s.dir,
-		config: contrib(t, "lmtpd.virtual.toml", "/run/lmtpd", run, "/etc/lmtpd", s.dir),
-		as:     s.owner,
-	})
-	s.postfix = startPostfix(t, s.dir,
-		contrib(t, "main.cf.virtual", "/run/lmtpd", run)+main, contrib(t, "master.cf"))
-	return s
-}
 
 const header = "From: Sender <sender@example.net>\r\n" +
 	"To: someone@example.org\r\n" +
@@ -80,50 +37,53 @@ func TestPostfixVirtual(t *testing.T) {
 	for _, c := range cases {
 		users = append(users, c.user)
 	}
-	s := startVirtualSite(t, append(users, "big", "unended", "cr"), "")
+	users = append(users, "big", "unended", "cr", "detail")
+	s := startVirtualSite(t, users, "")
+	const sender = "sender@example.net"
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			to := c.user + "@example.org"
-			from, with, esmtp := "sender@example.net", "LMTP", "ESMTP"
+			to, from := c.user+"@example.org", sender
 			if strings.Contains(c.parameters, "SMTPUTF8") {
-				from, with, esmtp = "отправитель@example.net", "UTF8LMTP", "UTF8SMTP"
+				from = "отправитель@example.net"
 			}
 			id := s.submit(t, from, c.parameters, []string{to}, []byte(c.message))
 			s.gone(t, id)
-			checkStored(t, oneMessage(t, s.maildir(c.user)), trace{
-				sender: from, recipient: to, helo: "mta.example.org", with: with,
-				then: s.received(id, esmtp, to),
-			}, []byte(c.message))
+			checkStored(t, oneMessage(t, s.maildir(c.user)), s.trace(id, from, to), []byte(c.message))
 		})
 	}
 	t.Run("20 MiB", func(t *testing.T) {
+		const to = "big@example.org"
 		line := []byte("." + strings.Repeat("x", 77) + "\r\n")
 		message := append([]byte(header+"\r\n"), bytes.Repeat(line, 20<<20/len(line)+1)...)
-		id := s.submit(t, "sender@example.net", "", []string{"big@example.org"}, message)
+		id := s.submit(t, sender, "", []string{to}, message)
 		s.gone(t, id)
-		checkStored(t, oneMessage(t, s.maildir("big")), trace{
-			sender: "sender@example.net", recipient: "big@example.org", helo: "mta.example.org", with: "LMTP",
-			then: s.received(id, "ESMTP", "big@example.org"),
-		}, message)
+		checkStored(t, oneMessage(t, s.maildir("big")), s.trace(id, sender, to), message)
 	})
-	// What Postfix changes, lmtpd cannot undo.
-	t.Run("no final newline", func(t *testing.T) {
-		to := "unended@example.org"
-		id := s.submitChunk(t, "sender@example.net", []string{to}, []byte(header+"\r\nno end"))
+	t.Run("detail", func(t *testing.T) {
+		const to = "detail+lists@example.org"
+		folder := s.maildir("detail") + "/.lists"
+		for _, dir := range []string{s.maildir("detail"), folder} {
+			makeMaildir(t, dir, s.owner)
+		}
+		id := s.submit(t, sender, "", []string{to}, []byte(header+"\r\nlist\r\n"))
 		s.gone(t, id)
-		checkStored(t, oneMessage(t, s.maildir("unended")), trace{
-			sender: "sender@example.net", recipient: to, helo: "mta.example.org", with: "LMTP",
-			then: s.received(id, "ESMTP", to),
-		}, []byte(header+"\r\nno end\r\n"))
+		checkStored(t, oneMessage(t, folder), s.trace(id, sender, to), []byte(header+"\r\nlist\r\n"))
+		if n := len(messages(t, s.maildir("detail"))); n != 0 {
+			t.Errorf("%d messages in the inbox too", n)
+		}
+	})
+	// What Postfix changes on the way, lmtpd cannot undo.
+	t.Run("no final newline", func(t *testing.T) {
+		const to = "unended@example.org"
+		id := s.submitChunk(t, sender, []string{to}, []byte(header+"\r\nno end"))
+		s.gone(t, id)
+		checkStored(t, oneMessage(t, s.maildir("unended")), s.trace(id, sender, to), []byte(header+"\r\nno end\r\n"))
 	})
 	t.Run("bare CR", func(t *testing.T) {
-		to := "cr@example.org"
-		id := s.submit(t, "sender@example.net", "", []string{to}, []byte(header+"\r\na\rb\r\n"))
+		const to = "cr@example.org"
+		id := s.submit(t, sender, "", []string{to}, []byte(header+"\r\na\rb\r\n"))
 		s.gone(t, id)
-		checkStored(t, oneMessage(t, s.maildir("cr")), trace{
-			sender: "sender@example.net", recipient: to, helo: "mta.example.org", with: "LMTP",
-			then: s.received(id, "ESMTP", to),
-		}, []byte(header+"\r\na b\r\n"))
+		checkStored(t, oneMessage(t, s.maildir("cr")), s.trace(id, sender, to), []byte(header+"\r\na b\r\n"))
 	})
 	s.agent.stop(t)
 }
