@@ -44,7 +44,7 @@ func eachStep(t *testing.T, f func(t *testing.T, root string, n int, op string, 
 		t.Run(c.name, func(t *testing.T) {
 			force := func(op string) error { return forced(c.classic, c.linkat, op) }
 			setup := func() (string, Target, Body) {
-				root := t.TempDir()
+				root := memoryDir(t)
 				if c.exists {
 					for _, sub := range []string{"cur", "tmp", "new"} {
 						if err := os.MkdirAll(filepath.Join(root, "bob", sub), 0o700); err != nil {
@@ -55,7 +55,7 @@ func eachStep(t *testing.T, f func(t *testing.T, root string, n int, op string, 
 				delivered(t, &Writer{}, Target{Root: root, Path: "neighbour"}, "untouched\n")
 				b := memory(faultBody)
 				if c.file {
-					b = spooled(t, t.TempDir(), faultBody)
+					b = spooled(t, root, faultBody)
 				}
 				return root, Target{Root: root, Path: "bob", Header: []byte("Return-Path: <>\n")}, b
 			}

@@ -65,7 +65,7 @@ func messages(t testing.TB, mailbox string) map[string]string {
 	t.Helper()
 	found := map[string]string{}
 	// Unseen moves to cur/, so it gets a copy of the mailbox.
-	replica := filepath.Join(t.TempDir(), "replica")
+	replica := filepath.Join(memoryDir(t), "replica")
 	if err := os.CopyFS(replica, os.DirFS(mailbox)); err != nil {
 		t.Fatal(err)
 	}
@@ -86,6 +86,17 @@ func messages(t testing.TB, mailbox string) map[string]string {
 		found[m.Key()] = string(b)
 	}
 	return found
+}
+
+// memoryDir returns a directory of the test in memory if there is one, for
+// tests that ask for many directories and syncs and nothing of a disk.
+func memoryDir(t testing.TB) string {
+	dir, err := os.MkdirTemp("/dev/shm", "maildir-test")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 // entries lists a directory; a missing one is empty.

@@ -18,8 +18,9 @@ import (
 // process out of reach of the user's signals. The calls are raw because the
 // wrappers of Go and libc change every thread. The bracket has a goroutine of
 // its own, locked to its thread: if the old credentials do not come back, the
-// goroutine ends locked and the runtime ends the thread with it. (The runtime
-// starts new threads from a clean one while a goroutine is locked.)
+// goroutine ends locked and the runtime ends the thread with it, or parks it for
+// ever if it is the first of the process. (The runtime starts new threads from a
+// clean one while a goroutine is locked.)
 func (w *Writer) as(o *Owner, f func()) error {
 	if o == nil {
 		f()
