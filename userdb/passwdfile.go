@@ -33,7 +33,7 @@ type PasswdFileOptions struct {
 //
 // The file is looked at again (one stat) once per Interval, and before any answer that somebody does not exist. A new
 // version is read when it has rested for Interval, because it may be half written. Until it is read, and for as long as it
-// is broken, the version before it goes on answering for the users it has, and a user that it has not is a temporary error.
+// is broken (or has no user left, which only Reload accepts), the version before it goes on answering for the users it has, and a user that it has not is a temporary error.
 // When the file is gone, every answer is a temporary error.
 type PasswdFile struct {
 	path  string

@@ -147,9 +147,16 @@ func (s *System) believe(ctx context.Context, src accountSource) error {
 		return nil
 	}
 	path := orDefault(s.NSSwitch, "/etc/nsswitch.conf")
-	remote, err := remoteNSS(path, s.TrustNSS)
-	if err != nil || len(remote) == 0 {
+	data, err := readBounded(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // without it there are files only
+	}
+	if err != nil {
 		return err
+	}
+	remote := remoteNSS(string(data), s.TrustNSS)
+	if len(remote) == 0 {
+		return nil
 	}
 	if s.KnownUser == "" {
 		return fmt.Errorf("not found, but name service %s (%s) may be down; name an account that it always knows as known user, or trust it",
@@ -162,17 +169,10 @@ func (s *System) believe(ctx context.Context, src accountSource) error {
 	return err
 }
 
-// remoteNSS lists the sources of passwd in nsswitch.conf that are neither local nor trusted. No file means files only.
-func remoteNSS(path string, trusted []string) ([]string, error) {
-	data, err := readBounded(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
+// remoteNSS lists the sources of passwd in the text of nsswitch.conf(5) that are neither local nor trusted.
+func remoteNSS(text string, trusted []string) []string {
 	var remote []string
-	for line := range strings.Lines(string(data)) {
+	for line := range strings.Lines(text) {
 		line, _, _ = strings.Cut(line, "#")
 		db, sources, _ := strings.Cut(line, ":")
 		if db = strings.TrimSpace(db); db != "passwd" && db != "passwd_compat" {
@@ -190,7 +190,7 @@ func remoteNSS(path string, trusted []string) ([]string, error) {
 			}
 		}
 	}
-	return remote, nil
+	return remote
 }
 
 // possibleLogin refuses what no account's name can be, so that it reaches neither a command line nor a service: the fields

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -263,6 +264,39 @@ func TestSystemFiles(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
+}
+
+// FuzzParseAccount: what is accepted is one whole line.
+func FuzzParseAccount(f *testing.F) {
+	f.Add("bob:x:2001:2001:Bob:/home/bob:/bin/sh\n")
+	f.Add("bob:x:2001:2001:Bob:/home/bob:/bin/sh")
+	f.Add("::0:0:::\n")
+	f.Fuzz(func(t *testing.T, line string) {
+		acc, err := parseAccount(line)
+		if (acc == nil) == (err == nil) || err != nil && strings.ContainsAny(err.Error(), "\x00\r\n") {
+			t.Fatalf("%q: %+v, %v", line, acc, err)
+		}
+		if err == nil && (acc.name == "" || !strings.HasPrefix(line, acc.name+":") || !strings.Contains(line, ":"+acc.home+":")) {
+			t.Fatalf("%q: %+v", line, acc)
+		}
+	})
+}
+
+// FuzzRemoteNSS: a source that is neither local nor trusted is never overlooked.
+func FuzzRemoteNSS(f *testing.F) {
+	f.Add("files systemd")
+	f.Add("files [NOTFOUND=return] extrausers # x")
+	f.Add("]] files [[")
+	f.Fuzz(func(t *testing.T, sources string) {
+		for _, s := range remoteNSS("passwd: "+sources, nil) {
+			if s == "" || s == "files" {
+				t.Fatalf("%q: %q", sources, s)
+			}
+		}
+		if !strings.ContainsAny(sources, "[]#\n") && !slices.Contains(remoteNSS("passwd: "+sources+" ldap\n", nil), "ldap") {
+			t.Fatalf("%q hides ldap", sources)
+		}
+	})
 }
 
 func mkfifo(path string) error { return syscall.Mkfifo(path, 0o600) }
