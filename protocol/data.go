@@ -22,11 +22,14 @@ func (s *Session) data(ctx context.Context, arg []byte) Reply {
 	if len(tx.Rcpts) == 0 {
 		return s.sequence(replyNeedRcpt) // RFC 2033 section 4.2: 503
 	}
-	if r := call(s.srv.Policy.Data, ctx, tx); !r.OK() {
+	r := call(s.srv.Policy.Data, ctx, tx)
+	if !r.OK() || r.Then == CloseNow {
 		return r
 	}
-	s.wire.put(replyStartMail, false, false)
-	return s.receive(ctx, tx)
+	s.put(replyStartMail)
+	after := s.receive(ctx, tx)
+	after.Then = max(after.Then, r.Then)
+	return after
 }
 
 // receive runs the handler on the arriving message and answers it: one reply for
@@ -42,48 +45,56 @@ func (s *Session) receive(ctx context.Context, tx *Transaction) Reply {
 		tx.dataComplete()
 	})
 	s.wire.grow()
+	defer s.reset()
+	defer tx.abandon() // whatever happens, a late Settle must find it over
 	err := s.deliver(ctx, tx, body)
 	body.drain()
 	if late != nil {
 		late.Stop()
 	}
-	defer s.reset()
 	if body.lost() {
-		return s.dropped(tx, body)
+		return s.dropped(body)
 	}
-	r := s.outcome(ctx, err)
-	if body.fault.Code != 0 {
-		r = body.fault
+	r := body.fault
+	if r.Code == 0 {
+		r = s.outcome(ctx, err)
+	}
+	if s.Mode == SMTP {
+		// Put here, while the transaction says whether the client takes UTF-8.
+		if r.Code == 0 {
+			r = tx.worst().or(r)
+		}
+		s.put(r.or(replyOK))
 	}
 	tx.settleRest(r.or(replyOK), body.fault.Code != 0)
-	if s.Mode == LMTP {
-		return Reply{Code: replied.Code, Then: r.Then}
-	}
-	return r.or(replyOK)
+	return Reply{Code: replied.Code, Then: r.Then}
 }
 
 // dropped ends a transaction whose data never came to its end: nothing of it was
 // accepted, and there is nobody to tell but a client that is merely slow.
-func (s *Session) dropped(tx *Transaction, body *Body) Reply {
-	tx.mu.Lock()
-	tx.phase = settleDone
-	tx.mu.Unlock()
+func (s *Session) dropped(body *Body) Reply {
+	s.err = body.err
 	if body.timedOut() {
 		return replyIdle
 	}
 	return Reply{Code: 421, Then: CloseNow}
 }
 
-// outcome makes a reply of what the handler returned.
+// outcome makes a reply of what the handler returned: nothing but a 2yz, 4yz or
+// 5yz, since any other would put the dialog out of step.
 func (s *Session) outcome(ctx context.Context, err error) Reply {
 	if err == nil {
 		return Reply{}
 	}
 	var r Reply
-	if errors.As(err, &r) {
-		return r
+	if !errors.As(err, &r) {
+		r = call1(s.srv.Policy.Failure, ctx, s, err).or(replyInternal)
 	}
-	return call1(s.srv.Policy.Failure, ctx, s, err).or(replyInternal)
+	if r.Code != 0 && !r.final() {
+		s.srv.log().Error("handler's reply is none for a message", "session", s.ID, "reply", r.Error())
+		return replyInternal
+	}
+	return r
 }
 
 // deliver calls the handler; a panic in it costs this message only.

@@ -5,11 +5,11 @@
 //
 // # The flow of a session
 //
-//	Serve accepts a connection            server.go
+//	Serve accepts a connection            server.go, lifecycle.go, idle.go
 //	  Policy.Connect, 220                 session.go
 //	  LHLO, EHLO, HELO                    hello.go
 //	  MAIL -> new Transaction             mail.go   (path.go, params.go)
-//	  RCPT -> Transaction.Rcpts           rcpt.go
+//	  RCPT -> Transaction.Rcpts           mail.go
 //	  DATA -> 354, Handler.Deliver        data.go   (body.go, scan.go)
 //	       -> replies, in RCPT order      settle.go
 //	  RSET, NOOP, VRFY, HELP, QUIT        verbs.go

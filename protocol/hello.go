@@ -10,6 +10,14 @@ import (
 // hello carries out HELO, EHLO (RFC 5321 section 4.1.1.1) and LHLO (RFC 2033
 // section 4.1). A second one resets the transaction (RFC 5321 section 4.1.4).
 func (s *Session) hello(ctx context.Context, arg []byte, verb uint32) Reply {
+	r := s.greeted(ctx, arg, verb)
+	if r.Then != CloseNow {
+		s.putPlain(r)
+	}
+	return Reply{Code: replied.Code, Then: r.Then}
+}
+
+func (s *Session) greeted(ctx context.Context, arg []byte, verb uint32) Reply {
 	name := string(arg)
 	if name == "" || strings.ContainsAny(name, " \t") || !utf8.ValidString(name) || len(name) > 255 {
 		switch verb {
@@ -27,7 +35,6 @@ func (s *Session) hello(ctx context.Context, arg []byte, verb uint32) Reply {
 	s.reset()
 	s.Hello = name
 	s.Extended = verb != vHELO
-	// Neither HELO nor EHLO replies carry enhanced codes (RFC 2034 section 3).
 	r = r.or(Reply{Code: 250, Text: s.srv.hostname})
 	if s.Extended {
 		lines := s.extensions()
@@ -38,8 +45,7 @@ func (s *Session) hello(ctx context.Context, arg []byte, verb uint32) Reply {
 			r.Text += "\n" + l
 		}
 	}
-	s.wire.put(r, false, false)
-	return Reply{Code: replied.Code, Then: r.Then}
+	return r
 }
 
 // extensions are the EHLO keywords (RFC 5321 section 4.1.1.1).

@@ -16,7 +16,7 @@ func (s *Session) mail(ctx context.Context, arg []byte) Reply {
 	if s.srv.closing.Load() {
 		return replyShutdown
 	}
-	r := s.begin(ctx, string(arg))
+	r := s.begin(ctx, s.keep(arg))
 	s.refused = !r.OK()
 	return r
 }
@@ -44,7 +44,7 @@ func (s *Session) begin(ctx context.Context, arg string) Reply {
 		}
 		if err != nil {
 			if s.Mode == SMTP {
-				return s.fault(Reply{Code: 501, Enhanced: Enhanced{5, 1, 7}, Text: "Error: malformed address"})
+				return s.fault(replyBadSender)
 			}
 			// The MTA behind an LMTP client has taken the message already:
 			// refusing its sender would bounce it to that very sender.
@@ -74,7 +74,7 @@ func (s *Session) rcpt(ctx context.Context, arg []byte) Reply {
 	if len(tx.Rcpts) >= s.srv.limits.Recipients && s.srv.limits.Recipients > 0 {
 		return replyManyRcpts
 	}
-	inner, params, ok := cutKeyword(string(arg), "TO:")
+	inner, params, ok := cutKeyword(s.keep(arg), "TO:")
 	if !ok {
 		return s.rcptSyntax()
 	}
@@ -106,7 +106,10 @@ func (s *Session) fillRcpt(ctx context.Context, tx *Transaction, rcpt *Recipient
 	if err != nil {
 		// Not counted as an error of the client: an MTA passes on what its
 		// users wrote.
-		return Reply{Code: 501, Enhanced: Enhanced{5, 1, 3}, Text: "Error: " + err.Error()}
+		if err == errPathTooLong {
+			return replyLongRcpt
+		}
+		return replyBadRcpt
 	}
 	rcpt.Path = path
 	// The hook must not find itself in the list that it is deciding on.
@@ -114,6 +117,21 @@ func (s *Session) fillRcpt(ctx context.Context, tx *Transaction, rcpt *Recipient
 	r := call1(s.srv.Policy.Rcpt, ctx, tx, rcpt)
 	tx.Rcpts = tx.Rcpts[:len(tx.Rcpts)+1]
 	return r
+}
+
+// argBlock is how much memory the strings of arguments are cut from.
+const argBlock = 1 << 10
+
+// keep makes a string of a command's argument. The strings share blocks, so that a
+// refused RCPT costs no allocation of its own.
+func (s *Session) keep(arg []byte) string {
+	if s.args.Cap()-s.args.Len() < len(arg) {
+		s.args.Reset()
+		s.args.Grow(max(argBlock, len(arg)))
+	}
+	n := s.args.Len()
+	s.args.Write(arg)
+	return s.args.String()[n:]
 }
 
 // cutKeyword takes "FROM:" or "TO:", in any case and with blanks behind it, off a
@@ -127,11 +145,17 @@ func cutKeyword(arg, keyword string) (inner, params string, ok bool) {
 }
 
 func (s *Session) mailSyntax() Reply {
-	return s.syntax("MAIL FROM: <address>" + s.paramsHelp("MAIL"))
+	if s.Extended {
+		return s.fault(replyMailSyntaxParams)
+	}
+	return s.fault(replyMailSyntax)
 }
 
 func (s *Session) rcptSyntax() Reply {
-	return s.syntax("RCPT TO: <address>" + s.paramsHelp("RCPT"))
+	if s.Extended {
+		return s.fault(replyRcptSyntaxParams)
+	}
+	return s.fault(replyRcptSyntax)
 }
 
 func (s *Session) helloFirst() Reply {

@@ -88,8 +88,8 @@ func (s *Session) parseMailParams(tx *Transaction, params string) Reply {
 			return Reply{}
 		}
 		params = rest
-		switch p.Key {
-		case "SIZE":
+		switch ext := s.srv.ext; {
+		case p.Key == "SIZE" && ext&ExtSize != 0:
 			if seenSize {
 				return replyParamTwice
 			}
@@ -99,7 +99,7 @@ func (s *Session) parseMailParams(tx *Transaction, params string) Reply {
 				return replyParamSyntax
 			}
 			tx.Mail.Size = n
-		case "BODY":
+		case p.Key == "BODY" && ext&Ext8BitMIME != 0:
 			if seenBody {
 				return replyParamTwice
 			}
@@ -108,7 +108,7 @@ func (s *Session) parseMailParams(tx *Transaction, params string) Reply {
 			if tx.Mail.Body != Body7Bit && tx.Mail.Body != Body8BitMIME {
 				return replyBodyParam
 			}
-		case "SMTPUTF8":
+		case p.Key == "SMTPUTF8":
 			if p.HasValue {
 				return replyUTF8Param
 			}

@@ -46,6 +46,9 @@ func (r Reply) OK() bool { return r.Code == 0 || r.Code/100 == 2 }
 // Temporary reports whether the reply asks the client to try again later (4yz).
 func (r Reply) Temporary() bool { return r.Code/100 == 4 }
 
+// final reports whether the reply can end a transaction.
+func (r Reply) final() bool { c := r.Code / 100; return c == 2 || c == 4 || c == 5 }
+
 // Error gives the reply as one line: code, enhanced code, text.
 func (r Reply) Error() string {
 	return strings.TrimSuffix(strings.ReplaceAll(string(r.AppendTo(nil)), "\r\n", "\n"), "\n")
@@ -66,8 +69,11 @@ const maxReplyLine = 512
 // for the greeting and the answer to EHLO (RFC 2034 section 3).
 func (r Reply) appendTo(dst []byte, utf8 bool, enhanced bool) []byte {
 	code := r.Code
-	if code < 200 || code > 599 {
+	switch {
+	case code == 0:
 		code = 250
+	case code < 200 || code > 599:
+		code = 451 // a mistake of the program must neither accept nor bounce
 	}
 	var e Enhanced
 	if enhanced && code/100 != 3 {
@@ -146,11 +152,12 @@ func (e Enhanced) String() string {
 	return string(e.append(nil))
 }
 
-// withClass fills in the default for the zero value and makes the class agree
-// with the reply code, as RFC 2034 section 4 demands.
+// withClass fills in the default for the zero value, and for what RFC 3463 section
+// 2 does not allow, and makes the class agree with the reply code, as RFC 2034
+// section 4 demands.
 func (e Enhanced) withClass(code int) Enhanced {
 	class := uint16(code / 100)
-	if e == (Enhanced{}) {
+	if e == (Enhanced{}) || e[1] > 999 || e[2] > 999 {
 		switch code {
 		case 421:
 			return Enhanced{4, 3, 2}
@@ -190,32 +197,39 @@ func (r Reply) or(def Reply) Reply {
 // Fixed replies. The texts are those that clients and their tests have met for
 // twenty years; the enhanced codes are those of RFC 3463.
 var (
-	replyOK         = Reply{Code: 250, Enhanced: Enhanced{2, 0, 0}, Text: "OK"}
-	replyMailOK     = Reply{Code: 250, Enhanced: Enhanced{2, 1, 0}, Text: "OK"}
-	replyRcptOK     = Reply{Code: 250, Enhanced: Enhanced{2, 1, 5}, Text: "OK"}
-	replyBye        = Reply{Code: 221, Enhanced: Enhanced{2, 0, 0}, Text: "Bye", Then: CloseAfter}
-	replyStartMail  = Reply{Code: 354, Text: "End data with <CR><LF>.<CR><LF>"}
-	replyNoVrfy     = Reply{Code: 252, Enhanced: Enhanced{2, 5, 0}, Text: "Cannot VRFY user, but will accept message and attempt delivery"}
-	replyBadVrfy    = Reply{Code: 502, Enhanced: Enhanced{5, 1, 3}, Text: "Could not VRFY this address"}
-	replyNoExpn     = Reply{Code: 502, Enhanced: Enhanced{5, 5, 1}, Text: "EXPN not implemented"}
-	replyBadSyntax  = Reply{Code: 500, Enhanced: Enhanced{5, 5, 2}, Text: "Error: bad syntax"}
-	replyBareLF     = Reply{Code: 500, Enhanced: Enhanced{5, 5, 2}, Text: "Error: command lines end with CR LF"}
-	replyLineLong   = Reply{Code: 500, Enhanced: Enhanced{5, 5, 2}, Text: "Command line too long"}
-	replyHelloFirst = Reply{Code: 503, Enhanced: Enhanced{5, 5, 1}, Text: "Error: send HELO first"}
-	replyLhloFirst  = Reply{Code: 503, Enhanced: Enhanced{5, 5, 1}, Text: "Error: send LHLO first"}
-	replyNestedMail = Reply{Code: 503, Enhanced: Enhanced{5, 5, 1}, Text: "Error: nested MAIL command"}
-	replyNeedMail   = Reply{Code: 503, Enhanced: Enhanced{5, 5, 1}, Text: "Error: need MAIL command"}
-	replyNeedRcpt   = Reply{Code: 503, Enhanced: Enhanced{5, 5, 1}, Text: "Error: need RCPT command"}
-	replyManyRcpts  = Reply{Code: 452, Enhanced: Enhanced{4, 5, 3}, Text: "Error: too many recipients"}
-	replyTooBig     = Reply{Code: 552, Enhanced: Enhanced{5, 3, 4}, Text: "Error: message size exceeds fixed maximum message size"}
-	replyTooMuch    = Reply{Code: 552, Enhanced: Enhanced{5, 3, 4}, Text: "Error: Too much mail data"}
-	replyLongLine   = Reply{Code: 500, Enhanced: Enhanced{5, 5, 2}, Text: "Line too long (see RFC5321 4.5.3.1.6)"}
-	replyBareInData = Reply{Code: 550, Enhanced: Enhanced{5, 6, 0}, Text: "Error: bare CR or LF in message"}
-	replyNeedUTF8   = Reply{Code: 553, Enhanced: Enhanced{5, 6, 7}, Text: "Error: non-ASCII address needs SMTPUTF8"}
-	replyInternal   = Reply{Code: 451, Enhanced: Enhanced{4, 3, 0}, Text: "Error: temporary internal failure"}
-	replyShutdown   = Reply{Code: 421, Enhanced: Enhanced{4, 3, 2}, Text: "Service shutting down, closing channel", Then: CloseAfter}
-	replyCrowded    = Reply{Code: 421, Enhanced: Enhanced{4, 3, 2}, Text: "Too many sessions, try again later", Then: CloseAfter}
-	replyIdle       = Reply{Code: 421, Enhanced: Enhanced{4, 4, 2}, Text: "Timeout, closing channel", Then: CloseAfter}
-	replyErrors     = Reply{Code: 421, Enhanced: Enhanced{4, 7, 0}, Text: "Too many errors, goodbye", Then: CloseAfter}
-	replyUnknowns   = Reply{Code: 421, Enhanced: Enhanced{4, 7, 0}, Text: "Too many unrecognized commands, goodbye", Then: CloseAfter}
+	replyOK               = Reply{Code: 250, Enhanced: Enhanced{2, 0, 0}, Text: "OK"}
+	replyMailOK           = Reply{Code: 250, Enhanced: Enhanced{2, 1, 0}, Text: "OK"}
+	replyRcptOK           = Reply{Code: 250, Enhanced: Enhanced{2, 1, 5}, Text: "OK"}
+	replyBye              = Reply{Code: 221, Enhanced: Enhanced{2, 0, 0}, Text: "Bye", Then: CloseAfter}
+	replyStartMail        = Reply{Code: 354, Text: "End data with <CR><LF>.<CR><LF>"}
+	replyNoVrfy           = Reply{Code: 252, Enhanced: Enhanced{2, 5, 0}, Text: "Cannot VRFY user, but will accept message and attempt delivery"}
+	replyBadVrfy          = Reply{Code: 502, Enhanced: Enhanced{5, 1, 3}, Text: "Could not VRFY this address"}
+	replyNoExpn           = Reply{Code: 502, Enhanced: Enhanced{5, 5, 1}, Text: "EXPN not implemented"}
+	replyBadSyntax        = Reply{Code: 500, Enhanced: Enhanced{5, 5, 2}, Text: "Error: bad syntax"}
+	replyBareLF           = Reply{Code: 500, Enhanced: Enhanced{5, 5, 2}, Text: "Error: command lines end with CR LF"}
+	replyLineLong         = Reply{Code: 500, Enhanced: Enhanced{5, 5, 2}, Text: "Command line too long"}
+	replyBadSender        = Reply{Code: 501, Enhanced: Enhanced{5, 1, 7}, Text: "Error: malformed address"}
+	replyBadRcpt          = Reply{Code: 501, Enhanced: Enhanced{5, 1, 3}, Text: "Error: malformed address"}
+	replyLongRcpt         = Reply{Code: 501, Enhanced: Enhanced{5, 1, 3}, Text: "Error: address too long"}
+	replyMailSyntax       = Reply{Code: 501, Enhanced: Enhanced{5, 5, 4}, Text: "Syntax: MAIL FROM: <address>"}
+	replyMailSyntaxParams = Reply{Code: 501, Enhanced: Enhanced{5, 5, 4}, Text: "Syntax: MAIL FROM: <address> [SP <mail-parameters>]"}
+	replyRcptSyntax       = Reply{Code: 501, Enhanced: Enhanced{5, 5, 4}, Text: "Syntax: RCPT TO: <address>"}
+	replyRcptSyntaxParams = Reply{Code: 501, Enhanced: Enhanced{5, 5, 4}, Text: "Syntax: RCPT TO: <address> [SP <rcpt-parameters>]"}
+	replyHelloFirst       = Reply{Code: 503, Enhanced: Enhanced{5, 5, 1}, Text: "Error: send HELO first"}
+	replyLhloFirst        = Reply{Code: 503, Enhanced: Enhanced{5, 5, 1}, Text: "Error: send LHLO first"}
+	replyNestedMail       = Reply{Code: 503, Enhanced: Enhanced{5, 5, 1}, Text: "Error: nested MAIL command"}
+	replyNeedMail         = Reply{Code: 503, Enhanced: Enhanced{5, 5, 1}, Text: "Error: need MAIL command"}
+	replyNeedRcpt         = Reply{Code: 503, Enhanced: Enhanced{5, 5, 1}, Text: "Error: need RCPT command"}
+	replyManyRcpts        = Reply{Code: 452, Enhanced: Enhanced{4, 5, 3}, Text: "Error: too many recipients"}
+	replyTooBig           = Reply{Code: 552, Enhanced: Enhanced{5, 3, 4}, Text: "Error: message size exceeds fixed maximum message size"}
+	replyTooMuch          = Reply{Code: 552, Enhanced: Enhanced{5, 3, 4}, Text: "Error: Too much mail data"}
+	replyLongLine         = Reply{Code: 500, Enhanced: Enhanced{5, 5, 2}, Text: "Line too long (see RFC5321 4.5.3.1.6)"}
+	replyBareInData       = Reply{Code: 550, Enhanced: Enhanced{5, 6, 0}, Text: "Error: bare CR or LF in message"}
+	replyNeedUTF8         = Reply{Code: 553, Enhanced: Enhanced{5, 6, 7}, Text: "Error: non-ASCII address needs SMTPUTF8"}
+	replyInternal         = Reply{Code: 451, Enhanced: Enhanced{4, 3, 0}, Text: "Error: temporary internal failure"}
+	replyShutdown         = Reply{Code: 421, Enhanced: Enhanced{4, 3, 2}, Text: "Service shutting down, closing channel", Then: CloseAfter}
+	replyCrowded          = Reply{Code: 421, Enhanced: Enhanced{4, 3, 2}, Text: "Too many sessions, try again later", Then: CloseAfter}
+	replyIdle             = Reply{Code: 421, Enhanced: Enhanced{4, 4, 2}, Text: "Timeout, closing channel", Then: CloseAfter}
+	replyErrors           = Reply{Code: 421, Enhanced: Enhanced{4, 7, 0}, Text: "Too many errors, goodbye", Then: CloseAfter}
+	replyUnknowns         = Reply{Code: 421, Enhanced: Enhanced{4, 7, 0}, Text: "Too many unrecognized commands, goodbye", Then: CloseAfter}
 )

@@ -3,8 +3,6 @@ package protocol
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -91,53 +89,17 @@ type Server struct {
 	sessions  map[*Session]struct{}
 	evicting  int           // sessions told to make room that are not gone yet
 	closing   atomic.Bool   // set under mu, read by sessions without it
+	stop      chan struct{} // closed when closing begins
 	drained   chan struct{} // closed when closing and no session is left
 }
 
-// ErrServerClosed is what Serve returns after Shutdown or Close.
-var ErrServerClosed = errors.New("protocol: server closed")
-
-// Handler takes the messages of a server.
-type Handler interface {
-	// Deliver is called once the first octet of the body may be read, in the
-	// session's goroutine. It settles recipients with tx.Settle, or leaves that
-	// to its return value, which holds for all it did not settle: nil is 250, a
-	// Reply is that reply, any other error is 451 4.3.0. In SMTP mode the return
-	// value is the one reply.
-	//
-	// A message is complete only when body has given io.EOF: commit nothing
-	// before. Any other error of body means that the server will refuse the
-	// message, or that the client is gone, whatever Deliver returns. A body that
-	// is not read to its end is drained by the server.
-	//
-	// tx and body are valid until Deliver returns. ctx is cancelled when the
-	// server is closed by force and when Timeouts.Deliver has passed since the
-	// end of the data, but not when the client goes away: past the end of the
-	// data that would make duplicates, not savings.
-	Deliver(ctx context.Context, tx *Transaction, body *Body) error
-}
-
-// HandlerFunc makes a Handler of a function.
-type HandlerFunc func(context.Context, *Transaction, *Body) error
-
-// Deliver calls f.
-func (f HandlerFunc) Deliver(ctx context.Context, tx *Transaction, body *Body) error {
-	return f(ctx, tx, body)
-}
-
-// Discard accepts every message and drops it.
-var Discard Handler = HandlerFunc(func(_ context.Context, _ *Transaction, body *Body) error {
-	_, err := body.WriteTo(io.Discard)
-	return err
-})
-
-// PanicError is a panic in a hook or handler, as Policy.Failure gets it.
-type PanicError struct {
-	Value any
-	Stack []byte
-}
-
-func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
+var (
+	// ErrServerClosed is what Serve and ServeConn return after Shutdown or Close.
+	ErrServerClosed = errors.New("protocol: server closed")
+	// ErrCrowded is what ServeConn returns where Limits.Sessions is reached and no
+	// session could be made to leave.
+	ErrCrowded = errors.New("protocol: too many sessions")
+)
 
 func (srv *Server) init() {
 	srv.once.Do(func() {
@@ -170,6 +132,7 @@ func (srv *Server) init() {
 		srv.mu.Lock()
 		srv.listeners = make(map[*onceListener]struct{})
 		srv.sessions = make(map[*Session]struct{})
+		srv.stop = make(chan struct{})
 		srv.drained = make(chan struct{})
 		srv.mu.Unlock()
 	})
@@ -224,7 +187,10 @@ func (srv *Server) Serve(l net.Listener) error {
 			delay = min(max(2*delay, 5*time.Millisecond), time.Second)
 			srv.log().Error("accept failed, trying again", "error", err, "delay", delay)
 			srv.evict()
-			time.Sleep(delay)
+			select {
+			case <-srv.stop:
+			case <-time.After(delay):
+			}
 			continue
 		}
 		delay = 0
@@ -239,7 +205,8 @@ func temporary(err error) bool {
 
 // ServeConn serves one session on a connection that came from anywhere (inetd,
 // net.Pipe, a test) and closes it. It returns when the session has ended: nil
-// after QUIT or a close that the server wanted, else the reason.
+// after QUIT or a close that the server wanted, else the reason. The end of ctx
+// does not end the session: that is what Shutdown and Close are for.
 func (srv *Server) ServeConn(ctx context.Context, conn net.Conn) error {
 	srv.init()
 	defer conn.Close()
@@ -249,150 +216,15 @@ func (srv *Server) ServeConn(ctx context.Context, conn net.Conn) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s := newSession(srv, conn, cancel)
-	switch admitted, crowded := srv.admit(s); {
-	case crowded:
-		s.wire.put(replyCrowded, false, true)
+	if r, err := srv.admit(s); err != nil {
+		// It is in no list, so it must not last: no lingering.
+		s.wire.writeTimeout = lingerTime
+		s.put(r)
 		s.wire.flush()
-		return nil
-	case !admitted:
-		return ErrServerClosed
+		return err
 	}
 	defer srv.release(s)
 	return s.serve(ctx)
-}
-
-// admit takes the session in, and makes room for it where the limit is reached.
-func (srv *Server) admit(s *Session) (admitted, crowded bool) {
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	if srv.closing.Load() {
-		return false, false
-	}
-	if n := srv.limits.Sessions; n >= 0 && len(srv.sessions)-srv.evicting >= n {
-		// Those leaving may linger; they too must not grow without bound.
-		if srv.evicting > n || !srv.evictLocked() {
-			return false, true
-		}
-	}
-	srv.sessions[s] = struct{}{}
-	return true, false
-}
-
-func (srv *Server) evict() {
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	srv.evictLocked()
-}
-
-// evictLocked tells the session that has idled longest outside a transaction to
-// go, and reports whether there was one.
-func (srv *Server) evictLocked() bool {
-	for range 3 { // the one found may have become busy meanwhile
-		var oldest *Session
-		var since time.Time
-		for s := range srv.sessions {
-			if t, ok := s.idle.since(); ok && (oldest == nil || t.Before(since)) {
-				oldest, since = s, t
-			}
-		}
-		if oldest == nil {
-			return false
-		}
-		if oldest.idle.interrupt(oldest.wire.conn, replyCrowded) {
-			oldest.evicted = true
-			srv.evicting++
-			return true
-		}
-	}
-	return false
-}
-
-func (srv *Server) release(s *Session) {
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	if s.evicted {
-		srv.evicting--
-	}
-	delete(srv.sessions, s)
-	srv.checkDrained()
-}
-
-func (srv *Server) checkDrained() {
-	if srv.closing.Load() && len(srv.sessions) == 0 {
-		select {
-		case <-srv.drained:
-		default:
-			close(srv.drained)
-		}
-	}
-}
-
-// Sessions is the number of sessions open now.
-func (srv *Server) Sessions() int {
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	return len(srv.sessions)
-}
-
-// Shutdown closes the listeners and ends each session with 421 4.3.2: at once
-// where it waits for a command outside a transaction, otherwise when its
-// transaction is over and its replies are sent. When ctx ends first, the
-// remaining connections are closed by force and the context's error is returned.
-func (srv *Server) Shutdown(ctx context.Context) error {
-	srv.beginClosing()
-	srv.mu.Lock()
-	for s := range srv.sessions {
-		s.idle.interrupt(s.wire.conn, replyShutdown)
-	}
-	srv.checkDrained()
-	srv.mu.Unlock()
-	select {
-	case <-srv.drained:
-		return nil
-	case <-ctx.Done():
-		srv.Close()
-		return ctx.Err()
-	}
-}
-
-// Close closes the listeners and all connections at once, cancels the context of
-// every handler that runs, and waits for none of them.
-func (srv *Server) Close() error {
-	srv.beginClosing()
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	for s := range srv.sessions {
-		s.cancel()
-		s.wire.conn.Close()
-	}
-	srv.checkDrained()
-	return nil
-}
-
-func (srv *Server) beginClosing() {
-	srv.init()
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	srv.closing.Store(true)
-	for l := range srv.listeners {
-		l.Close()
-	}
-}
-
-func (srv *Server) trackListener(l *onceListener) bool {
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	if srv.closing.Load() {
-		return false
-	}
-	srv.listeners[l] = struct{}{}
-	return true
-}
-
-func (srv *Server) untrackListener(l *onceListener) {
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	delete(srv.listeners, l)
 }
 
 // greeting is the text of the 220 line.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"strings"
 	"time"
 )
 
@@ -31,11 +32,13 @@ type Session struct {
 	idle    idleState
 	evicted bool // told to make room; guarded by srv.mu
 
-	tx           *Transaction // open transaction or nil
-	refusedRcpts int          // recipients of it that were refused
-	refused      bool         // the last MAIL was refused: what was pipelined behind it is no error
+	tx           *Transaction    // open transaction or nil
+	refusedRcpts int             // recipients of it that were refused
+	refused      bool            // the last MAIL was refused: what was pipelined behind it is no error
+	args         strings.Builder // see keep
 	errors       int
 	unknowns     int
+	err          error // why the session ends, if not because the server wants it
 }
 
 func newSession(srv *Server, conn net.Conn, cancel context.CancelFunc) *Session {
@@ -52,17 +55,15 @@ var replied = Reply{Code: -1}
 
 // serve runs the session from the greeting to its end.
 func (s *Session) serve(ctx context.Context) (err error) {
+	defer s.closed(ctx, &err)
 	defer func() {
 		if v := recover(); v != nil {
 			// The state is unknown after a panic: this session ends, the others
 			// go on.
 			err = s.panicked(ctx, v)
 		}
-		if f := s.srv.Policy.Close; f != nil {
-			f(ctx, s, err)
-		}
 	}()
-	if r := s.greet(ctx); !r.OK() || r.Then != Continue {
+	if r := s.greet(ctx); r.Then != Continue {
 		return s.end(r)
 	}
 	for {
@@ -78,7 +79,7 @@ func (s *Session) serve(ctx context.Context) (err error) {
 			r = s.fault(r)
 		}
 		if r.Code != replied.Code && r.Then != CloseNow {
-			s.wire.put(r, s.tx != nil && s.tx.Mail.UTF8, true)
+			s.put(r)
 		}
 		if r.Then != Continue {
 			return s.end(r)
@@ -86,19 +87,43 @@ func (s *Session) serve(ctx context.Context) (err error) {
 	}
 }
 
+// put queues a reply to a command.
+func (s *Session) put(r Reply) {
+	if s.wire.put(r, s.tx != nil && s.tx.Mail.UTF8, s.enhanced()) {
+		s.wire.push()
+	}
+}
+
+// putPlain queues a reply without an enhanced code: the greeting and the answers to
+// HELO, EHLO and LHLO have none (RFC 2034 section 3).
+func (s *Session) putPlain(r Reply) { s.wire.put(r, false, false) }
+
+func (s *Session) enhanced() bool { return s.srv.ext&ExtEnhanced != 0 }
+
+// closed tells the policy that the session is over. A panic of that hook must not
+// reach the server.
+func (s *Session) closed(ctx context.Context, err *error) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.srv.log().Error("panic in a hook", "session", s.ID, "panic", v, "stack", string(debug.Stack()))
+		}
+	}()
+	if f := s.srv.Policy.Close; f != nil {
+		f(ctx, s, *err)
+	}
+}
+
 func (s *Session) greet(ctx context.Context) Reply {
 	def := Reply{Code: 220, Text: s.srv.greeting()}
 	r := call(s.srv.Policy.Connect, ctx, s).or(def)
-	if r.OK() {
+	switch {
+	case r.Then == CloseNow:
+	case r.OK():
 		r.Code = 220
-		s.wire.put(r, false, false)
-	} else {
-		if r.Then == Continue {
-			r.Then = CloseAfter
-		}
-		if r.Then == CloseAfter {
-			s.wire.put(r, false, true)
-		}
+		s.putPlain(r)
+	default:
+		r.Then = CloseAfter
+		s.put(r)
 	}
 	return r
 }
@@ -139,23 +164,21 @@ func (s *Session) lost(err error) error {
 }
 
 func (s *Session) finalReply(r Reply) error {
-	s.wire.put(r, false, true)
+	s.put(r)
 	return s.end(r)
 }
 
-// end closes the session with a reply that has been put. It is no error: the
-// server wanted it.
+// end closes the session with a reply that has been put. It is no error, unless
+// something went wrong before: the server wanted it.
 func (s *Session) end(r Reply) error {
 	if r.Then == CloseNow {
-		return nil
+		return s.err
 	}
 	if err := s.wire.flush(); err != nil {
 		return err
 	}
-	if r.Code != replyBye.Code {
-		s.wire.linger()
-	}
-	return nil
+	s.wire.linger()
+	return s.err
 }
 
 func (s *Session) panicked(ctx context.Context, v any) error {
@@ -167,7 +190,7 @@ func (s *Session) panicked(ctx context.Context, v any) error {
 		r = call1(s.srv.Policy.Failure, ctx, s, error(e)).or(r)
 	}()
 	r.Then = CloseAfter
-	s.wire.put(r, false, true)
+	s.put(r)
 	s.end(r)
 	return e
 }

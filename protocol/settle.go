@@ -7,7 +7,7 @@ package protocol
 // after Deliver has returned; none of them does any harm.
 func (tx *Transaction) Settle(i int, r Reply) error {
 	r = r.or(replyOK)
-	if c := r.Code / 100; c != 2 && c != 4 && c != 5 {
+	if !r.final() {
 		return errNotALevel
 	}
 	tx.mu.Lock()
@@ -40,8 +40,9 @@ func (tx *Transaction) advance() (due bool) {
 	if tx.phase != settleReply || tx.Session.Mode != LMTP {
 		return false
 	}
+	s := tx.Session
 	for tx.sent < len(tx.results) && tx.results[tx.sent].Code != 0 {
-		tx.Session.wire.put(tx.results[tx.sent], tx.Mail.UTF8, true)
+		s.wire.put(tx.results[tx.sent], tx.Mail.UTF8, s.enhanced())
 		tx.sent++
 		due = true
 	}
@@ -64,6 +65,9 @@ func (tx *Transaction) dataComplete() {
 func (tx *Transaction) settleRest(r Reply, all bool) {
 	tx.mu.Lock()
 	defer tx.mu.Unlock()
+	if tx.phase == settleDone {
+		return
+	}
 	if tx.results == nil {
 		tx.results = make([]Reply, len(tx.Rcpts))
 	}
@@ -75,6 +79,27 @@ func (tx *Transaction) settleRest(r Reply, all bool) {
 	tx.phase = settleReply
 	tx.advance()
 	tx.phase = settleDone
+}
+
+// abandon ends a transaction without a reply: its client is gone.
+func (tx *Transaction) abandon() {
+	tx.mu.Lock()
+	tx.phase = settleDone
+	tx.mu.Unlock()
+}
+
+// worst is the one reply of SMTP mode for a handler that settled recipients and
+// returned nil: a temporary refusal before a permanent one, since only the
+// permanent one makes the client give up; a zero Reply if none was refused.
+func (tx *Transaction) worst() (worst Reply) {
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	for _, r := range tx.results {
+		if !r.OK() && (worst.Code == 0 || r.Temporary() && !worst.Temporary()) {
+			worst = r
+		}
+	}
+	return worst
 }
 
 // Results are the outcomes by index of Rcpts once the transaction is over; before

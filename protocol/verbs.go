@@ -113,7 +113,10 @@ func (s *Session) unknown(line []byte) Reply {
 	if n := s.srv.limits.UnknownCommands; n > 0 && s.unknowns >= n {
 		return replyUnknowns
 	}
-	word, _, _ := strings.Cut(string(line[:min(len(line), 40)]), " ")
+	word := string(line[:min(len(line), 40)])
+	if i := strings.IndexAny(word, " \t"); i >= 0 {
+		word = word[:i]
+	}
 	return s.fault(Reply{Code: 500, Enhanced: Enhanced{5, 5, 1}, Text: `Error: command "` + word + `" not recognized`})
 }
 
@@ -162,7 +165,12 @@ func (s *Session) vrfy(ctx context.Context, arg []byte) Reply {
 	if f := s.srv.Policy.Verify; f != nil {
 		return f(ctx, s, string(arg)).or(replyNoVrfy)
 	}
-	if _, err := ParsePath(strings.Trim(string(arg), "<>"), s.utf8Offered()); err != nil {
+	// RFC 6531 section 3.7.4.2 gives VRFY a parameter.
+	addr, param, _ := strings.Cut(string(arg), " ")
+	if param != "" && !(strings.EqualFold(param, "SMTPUTF8") && s.utf8Offered()) {
+		addr = string(arg)
+	}
+	if _, err := ParsePath(strings.Trim(addr, "<>"), s.utf8Offered()); err != nil {
 		return replyBadVrfy
 	}
 	return replyNoVrfy

@@ -18,9 +18,10 @@ type wire struct {
 	conn         net.Conn
 	writeTimeout time.Duration
 
-	buf  []byte // input is buf[r:w]
-	r, w int
-	home []byte // the small buffer that buf is outside of a message
+	buf   []byte // input is buf[r:w]
+	r, w  int
+	home  []byte  // the small buffer that buf is outside of a message
+	large *[]byte // the borrowed buffer that buf is during one, else nil
 
 	mu      sync.Mutex
 	written sync.Cond // signalled when writing ends
@@ -45,6 +46,12 @@ func newWire(conn net.Conn, lineLimit int, writeTimeout time.Duration) *wire {
 	w.buf = make([]byte, max(idleBuffer, lineLimit))
 	w.home = w.buf
 	return w
+}
+
+// release gives the large buffer back when the session is over.
+func (w *wire) release() {
+	w.r, w.w = 0, 0
+	w.shrink()
 }
 
 var (
@@ -121,30 +128,31 @@ func (w *wire) grow() {
 	if len(w.buf) >= dataBuffer {
 		return
 	}
-	big := *dataBuffers.Get().(*[]byte)
+	w.large = dataBuffers.Get().(*[]byte)
+	big := *w.large
 	w.w = copy(big, w.buf[w.r:w.w])
 	w.r, w.buf = 0, big
 }
 
 func (w *wire) shrink() {
-	if len(w.buf) == len(w.home) || w.w-w.r > len(w.home) {
+	if w.large == nil || w.w-w.r > len(w.home) {
 		return
 	}
-	big := w.buf
-	w.w = copy(w.home, big[w.r:w.w])
+	w.w = copy(w.home, w.buf[w.r:w.w])
 	w.r, w.buf = 0, w.home
-	dataBuffers.Put(&big)
+	dataBuffers.Put(w.large)
+	w.large = nil
 }
 
-// put appends a reply to those that wait to be written.
-func (w *wire) put(r Reply, utf8, enhanced bool) {
+// put appends a reply to those that wait to be written. It never writes itself,
+// so that it may be called with locks held; full asks for a push soon.
+func (w *wire) put(r Reply, utf8, enhanced bool) (full bool) {
 	w.mu.Lock()
-	w.out = r.appendTo(w.out, utf8, enhanced)
-	full := len(w.out) > maxOut
-	w.mu.Unlock()
-	if full {
-		w.push()
+	defer w.mu.Unlock()
+	if w.err == nil {
+		w.out = r.appendTo(w.out, utf8, enhanced)
 	}
+	return len(w.out) > maxOut
 }
 
 // push writes what waits, unless another goroutine is at it: that one takes these
@@ -172,6 +180,9 @@ func (w *wire) push() {
 		}
 		w.err = err
 	}
+	if w.err != nil {
+		w.out = nil // nobody will read it
+	}
 	w.writing = false
 	w.written.Broadcast()
 }
@@ -187,6 +198,9 @@ func (w *wire) flush() error {
 	return w.err
 }
 
+// lingerTime is how long a session that is over waits for the client to close.
+const lingerTime = time.Second
+
 // linger lets the client read the last reply: a close with unread input makes TCP
 // reset the connection, and the reply may be lost with it.
 func (w *wire) linger() {
@@ -194,7 +208,7 @@ func (w *wire) linger() {
 	if !ok || c.CloseWrite() != nil {
 		return
 	}
-	w.conn.SetReadDeadline(time.Now().Add(time.Second))
+	w.conn.SetReadDeadline(time.Now().Add(lingerTime))
 	for range 64 {
 		if _, err := w.conn.Read(w.home); err != nil {
 			return
