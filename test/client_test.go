@@ -3,8 +3,11 @@ package test
 import (
 	"bufio"
 	"bytes"
+	"errors"
+	"io"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -105,4 +108,12 @@ func (c *client) send(t *testing.T, from, parameters string, to []string, messag
 		got[i] = c.reply(t)
 	}
 	return got
+}
+
+// end expects the server to close the connection without another word.
+func (c *client) end(t *testing.T) {
+	t.Helper()
+	if rest, err := io.ReadAll(c.in); err != nil && !errors.Is(err, syscall.ECONNRESET) || len(rest) > 0 {
+		t.Errorf("instead of the end of the connection: %q, %v", rest, err)
+	}
 }

@@ -21,8 +21,8 @@ type agent struct {
 type agentOptions struct {
 	dir    string              // holds its configuration file
 	config string              // content of lmtpd.toml
-	as     *syscall.Credential // nil: as the test
-	within []string            // command that lmtpd is started through
+	as     *syscall.Credential // nil: as the test; else it owns the state directory
+	within []string            // command that lmtpd is started through, as the test itself
 }
 
 // startLMTPD runs `lmtpd serve` and returns once it says that it is ready.
@@ -43,12 +43,17 @@ func startLMTPD(t *testing.T, o agentOptions) *agent {
 		t.Fatal(err)
 	}
 
+	state := filepath.Join(o.dir, "state")
+	mkdir(t, state, o.as)
 	args := append(append([]string{}, o.within...), program, "serve", "-c", a.config)
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir = o.dir
-	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify, "STATE_DIRECTORY="+state)
 	// Pdeathsig: it does not survive a test run that is killed.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: o.as, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if o.within == nil {
+		cmd.SysProcAttr.Credential = o.as
+	}
 	a.process = start(t, "lmtpd", cmd)
 	go func() {
 		// An lmtpd that ends says nothing more: end the wait below.

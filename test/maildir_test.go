@@ -123,8 +123,8 @@ func (h trace) pattern() string {
 	}
 	p += "Delivered-To: " + q(h.recipient) + "\n" +
 		// RFC 5321 section 4.4; date-time is that of RFC 5322.
-		`Received: from ` + q(h.helo) + `[^\n]*\n` +
-		`\tby mx\.example\.org [^\n]*with ` + q(h.with) + ` id [^\s;]+\n` +
+		`Received: from ` + q(h.helo) + `\n` +
+		`\tby mx\.example\.org \(lmtpd\) with ` + q(h.with) + ` id [^\s;()]+\n` +
 		`\tfor <` + q(h.recipient) + `>; ` + date + "\n"
 	return p + h.then
 }
@@ -165,6 +165,19 @@ func makeMaildir(t *testing.T, dir string, owner *syscall.Credential) {
 	}
 	for _, sub := range []string{"", "tmp", "new", "cur"} {
 		if err := os.Chown(filepath.Join(dir, sub), int(owner.Uid), int(owner.Gid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func removeMessages(t *testing.T, dir string) {
+	t.Helper()
+	seen, err := maildir.Dir(dir).Messages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range seen {
+		if err := m.Remove(); err != nil {
 			t.Fatal(err)
 		}
 	}

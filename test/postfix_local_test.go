@@ -20,6 +20,7 @@ func TestPostfixLocal(t *testing.T) {
 	a := startLMTPD(t, agentOptions{
 		dir:    dir,
 		config: contrib(t, "lmtpd.local.toml", "/run/lmtpd", run),
+		as:     mailUser(t),
 		within: acc.capable(t),
 	})
 	p := startPostfix(t, dir, contrib(t, "main.cf.local", "/run/lmtpd", run), contrib(t, "master.cf"), acc.within...)
