@@ -32,6 +32,14 @@
 // second copy. If the removal fails as well, or a reader has moved the file to
 // cur/, the redelivery makes one.
 //
+// File systems differ in what a sync means. Where a directory cannot be synced
+// at all the copy fails: an administrator who trusts that file system says so
+// with durability "file".
+//
+// The parents of a mailbox are synced not only by the delivery that made it: one
+// that comes a moment later may overtake the first. So each Writer syncs them
+// once for each mailbox younger than a few minutes, whoever made it.
+//
 // # Where it may write
 //
 // The root of a target is opened as configured (links in it are the
@@ -39,6 +47,11 @@
 // Below the root everything is resolved by openat2 with RESOLVE_BENEATH and
 // RESOLVE_NO_SYMLINKS relative to the root's descriptor, so that no link
 // planted by a user is followed. Linux 5.6 or newer is needed.
+//
+// A folder that does not exist (no directory, or one without new/) is the INBOX,
+// and so is a name that cannot be a folder's: it is the sender who chooses it,
+// and his mistake must not hold the mail up. One that exists and cannot be used
+// is an error.
 //
 // # Privileges
 //

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -32,6 +33,7 @@ func mountTmpfs(t *testing.T, options string) string {
 // A full disk: the error is ENOSPC, nothing stays, those that fit are delivered,
 // and with room the redelivery arrives.
 func TestDiskFull(t *testing.T) {
+	needRoot(t, "mounting a tmpfs")
 	for _, file := range []bool{false, true} {
 		ways(t, func(t *testing.T, w *Writer) {
 			root := mountTmpfs(t, "size=64k")
@@ -66,6 +68,7 @@ func TestDiskFull(t *testing.T) {
 }
 
 func TestInodesFull(t *testing.T) {
+	needRoot(t, "mounting a tmpfs")
 	ways(t, func(t *testing.T, w *Writer) {
 		root := mountTmpfs(t, "nr_inodes=20")
 		n, err := 0, error(nil)
@@ -169,4 +172,42 @@ func TestMountBelowRoot(t *testing.T) {
 			t.Errorf("%q, %v", got, err)
 		}
 	})
+}
+
+const noProcEnv = "MAILDIR_TEST_NOPROC"
+
+// Without /proc an unnamed file is named by its descriptor where the kernel
+// allows that, and else the message goes by way of tmp/.
+func TestNoProc(t *testing.T) {
+	needRoot(t, "hiding /proc")
+	if os.Getenv(noProcEnv) == "" {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestNoProc$", "-test.v")
+		cmd.Env = append(os.Environ(), noProcEnv+"=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	dir := openDir(t)
+	bob := home(t, dir, "bob", bobUID, bobGID, 0o700)
+	if err := syscall.Mount("tmpfs", "/proc", "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	count := map[string]int{}
+	w := &Writer{Before: func(op, _ string) error {
+		count[op]++
+		return nil
+	}}
+	for range 3 {
+		delivered(t, w, Target{Root: dir, Path: "amy"}, "x\n")
+		delivered(t, w, Target{Root: bob, Owner: &Owner{UID: bobUID, GID: bobGID}}, "x\n")
+	}
+	for _, box := range []string{"bob", "amy"} {
+		if got := messages(t, filepath.Join(dir, box)); len(got) != 3 {
+			t.Errorf("%s: messages are %v", box, got)
+		}
+	}
+	t.Logf("%d times by descriptor, %d times by way of tmp/", count[OpLink], count[OpRename])
 }
