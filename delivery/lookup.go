@@ -43,7 +43,7 @@ func (a *Agent) lookup(ctx context.Context, addr userdb.Address) (*recipient, er
 		return nil, err
 	}
 	r := &recipient{addr: addr, user: user}
-	if r.root, r.path, err = a.Mailbox.locate(user, addr); err != nil {
+	if r.root, r.path, err = a.Mailbox.locate(user, addr, a.Trace.Hostname); err != nil {
 		return nil, err
 	}
 	if a.DetailFolder {

@@ -11,7 +11,8 @@ import (
 
 // Location says where a mailbox is: a path with "~" for the home of the user
 // record and, in any component, %u for the user's name, %n for its local part,
-// %d for its domain and %% for a percent sign. The directory before the first
+// %d for its domain (of an address without one: this host's name) and %% for a
+// percent sign. The directory before the first
 // component that varies must exist at delivery, since it may be a mount point
 // that is not mounted; what lies below it is created.
 type Location struct {
@@ -88,7 +89,7 @@ func (l Location) Varies() bool {
 // locate gives the root, which must exist, and the Maildir below it. The record's
 // own mailbox comes first. Its errors are userdb.ErrBadRecord: the user exists,
 // and the administrator has to mend what is said about him.
-func (l Location) locate(user *userdb.User, addr userdb.Address) (root, rel string, err error) {
+func (l Location) locate(user *userdb.User, addr userdb.Address, hostname string) (root, rel string, err error) {
 	if user.Mail != "" {
 		if l, err = ParseLocation(user.Mail); err != nil {
 			return "", "", fmt.Errorf("%w: user %q of %s: mail location: %w", userdb.ErrBadRecord, user.Name, user.Source, err)
@@ -100,6 +101,9 @@ func (l Location) locate(user *userdb.User, addr userdb.Address) (root, rel stri
 			return "", "", fmt.Errorf("%w: user %q of %s has no home, which %s needs", userdb.ErrBadRecord, user.Name, user.Source, l.text)
 		}
 		root = user.Home
+	}
+	if addr.Domain == "" {
+		addr.Domain = hostname
 	}
 	parts := make([]string, len(l.parts))
 	for i, p := range l.parts {

@@ -59,7 +59,9 @@ type userdbConfig struct {
 	Type       userdbType `toml:"type" example:"\"passwd-file\""`
 	Path       string     `toml:"path" example:"\"/etc/lmtpd/users\""` // passwd-file
 	Domains    []string   `toml:"domains" example:"[\"example.org\"]"` // lower case; none: every domain
-	MinimumUID uint32     `toml:"minimum_uid" example:"1000"`          // system
+	MinimumUID uint32     `toml:"minimum_uid" example:"1000"`          // lowest uid that mail of this database is written as
+	KnownUser  string     `toml:"known_user" example:"\"alice\""`      // system: see userdb.System
+	TrustNSS   []string   `toml:"trust_nss" example:"[\"sss\"]"`       // system: see userdb.System
 }
 
 // mailboxConfig says where mail goes.
@@ -206,7 +208,7 @@ func (c *config) fillElements() {
 	}
 	for i := range c.Userdb {
 		u := &c.Userdb[i]
-		if u.Type == userdbSystem && !c.doc.has(fmt.Sprintf("userdb[%d].minimum_uid", i)) {
+		if !c.doc.has(fmt.Sprintf("userdb[%d].minimum_uid", i)) {
 			u.MinimumUID = 1000
 		}
 		for j, d := range u.Domains {

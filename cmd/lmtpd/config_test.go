@@ -79,7 +79,7 @@ format = "json"
 	}
 	want.Address = addressConfig{Delimiter: "+-"}
 	want.Userdb = []userdbConfig{
-		{Type: userdbPasswdFile, Path: "/etc/lmtpd/users"},
+		{Type: userdbPasswdFile, Path: "/etc/lmtpd/users", MinimumUID: 1000},
 		{Type: userdbSystem, Domains: []string{"example.org", ""}, MinimumUID: 500},
 	}
 	want.Mailbox = mailboxConfig{Path: "/var/mail/%d/%n", Durability: durabilityNone, Newlines: newlinesCRLF}
@@ -129,8 +129,8 @@ func TestSampleShowsTheDefaults(t *testing.T) {
 	want := defaultConfig()
 	want.Listen = []listenConfig{{Name: "lmtp", Protocol: protoLMTP, Address: socketAddress{"unix", "/run/lmtpd/lmtp.sock"}, Mode: 0o660}}
 	want.Userdb = []userdbConfig{
-		{Type: userdbPasswdFile, Path: "/etc/lmtpd/users", Domains: []string{}},
-		{Type: userdbSystem, Domains: []string{}, MinimumUID: 1000},
+		{Type: userdbPasswdFile, Path: "/etc/lmtpd/users", Domains: []string{}, MinimumUID: 1000},
+		{Type: userdbSystem, Domains: []string{}, MinimumUID: 1000, TrustNSS: []string{}},
 	}
 	c.doc, c.Hostname = nil, ""
 	if !reflect.DeepEqual(c, want) {

@@ -61,20 +61,22 @@ func (c *config) validateUserdb() {
 			} else {
 				c.doc.report(key("path"), "a passwd-file needs a path", `write path = "/etc/lmtpd/users"`)
 			}
-			if c.doc.has(key("minimum_uid")) {
-				c.doc.report(key("minimum_uid"), "is for type system only", "remove it")
+			for _, name := range []string{"known_user", "trust_nss"} {
+				if c.doc.has(key(name)) {
+					c.doc.report(key(name), "is for type system only", "remove it")
+				}
 			}
 		case userdbSystem:
 			if c.doc.has(key("path")) {
 				c.doc.report(key("path"), "is for type passwd-file only", `remove it, or write type = "passwd-file"`)
 			}
-			if u.MinimumUID == 0 {
-				c.doc.report(key("minimum_uid"), "0 is root, who never gets mail written as himself", "write minimum_uid = 1000")
-			}
 		default:
 			if !c.doc.has(key("type")) {
 				c.doc.report(key("type"), "a [[userdb]] needs a type", `write type = "passwd-file" or type = "system"`)
 			}
+		}
+		if u.MinimumUID == 0 {
+			c.doc.report(key("minimum_uid"), "0 is root, who never gets mail written as himself", "write minimum_uid = 1000")
 		}
 		for _, domain := range u.Domains {
 			c.doc.reportValue(key("domains"), checkDomain(domain))

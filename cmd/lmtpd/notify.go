@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
+	sd "github.com/coreos/go-systemd/v22/daemon"
 )
 
 // notifier tells systemd what the daemon is doing (sd_notify(3)). Without NOTIFY_SOCKET
@@ -14,16 +14,16 @@ import (
 type notifier struct{ log *slog.Logger }
 
 // ready says that the daemon serves, at start and after a reload.
-func (n *notifier) ready(status string) { n.send(daemon.SdNotifyReady, statusLine(status)) }
+func (n *notifier) ready(status string) { n.send(sd.SdNotifyReady, statusLine(status)) }
 
 // reloading begins a reload, which ready ends. Type=notify-reload wants to know since
 // when on the monotonic clock.
 func (n *notifier) reloading() {
-	n.send(daemon.SdNotifyReloading, daemon.SdNotifyMonotonicUsec(), statusLine("reloading"))
+	n.send(sd.SdNotifyReloading, sd.SdNotifyMonotonicUsec(), statusLine("reloading"))
 }
 
 // stopping says that the daemon takes no more connections.
-func (n *notifier) stopping(status string) { n.send(daemon.SdNotifyStopping, statusLine(status)) }
+func (n *notifier) stopping(status string) { n.send(sd.SdNotifyStopping, statusLine(status)) }
 
 // status is the line that systemctl status shows.
 func (n *notifier) status(status string) { n.send(statusLine(status)) }
@@ -41,14 +41,14 @@ func (n *notifier) send(variables ...string) {
 	for i := range variables {
 		variables[i] = strings.TrimRight(variables[i], "\n")
 	}
-	if _, err := daemon.SdNotify(false, strings.Join(variables, "\n")); err != nil {
+	if _, err := sd.SdNotify(false, strings.Join(variables, "\n")); err != nil {
 		n.log.Warn("telling systemd", "error", err)
 	}
 }
 
 // watchdogInterval is how often watchdog has to run: half of WatchdogSec=, 0 without it.
 func (n *notifier) watchdogInterval() time.Duration {
-	limit, err := daemon.SdWatchdogEnabled(false)
+	limit, err := sd.SdWatchdogEnabled(false)
 	if err != nil {
 		n.log.Warn("watchdog is off", "error", err)
 		return 0
@@ -69,7 +69,7 @@ func (n *notifier) watchdog(ctx context.Context, ticks <-chan time.Time, healthy
 			n.log.Error("not healthy: no ping for the watchdog", "error", err)
 			continue
 		}
-		n.send(daemon.SdNotifyWatchdog)
+		n.send(sd.SdNotifyWatchdog)
 	}
 }
 

@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lmtpd/lmtpd/delivery"
+	"github.com/lmtpd/lmtpd/protocol"
+)
+
+func serveCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "run the daemon",
+		Long: "Run the daemon in the foreground, on the sockets that systemd passes and on those\nthat the configuration names. SIGHUP reloads the configuration and the user files,\n" +
+			"SIGTERM and SIGINT end the daemon once its transactions are over, a second one at once.",
+		Args: cobra.NoArgs,
+	}
+	path := configFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return serve(*path)
+	}
+	return cmd
+}
+
+// statusInterval is how often the STATUS line is renewed while there is news.
+const statusInterval = 5 * time.Second
+
+// daemon is lmtpd serve while it runs. Its methods belong to one goroutine.
+type daemon struct {
+	path      string
+	log       *slog.Logger
+	listeners *listeners
+	notify    *notifier
+	counts    outcomeCounts
+
+	current *service
+	leaving sync.WaitGroup // services of former configurations that drain
+}
+
+// service is what serves one configuration.
+type service struct {
+	agent   *delivery.Agent
+	servers map[listenProto]*protocol.Server
+	bounds  []boundListener
+	failed  chan error // a listener that ended for another reason than shutdown
+}
+
+func serve(path string) error {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(signals)
+
+	c, err := loadConfig(path)
+	if err != nil {
+		return &exitError{exitConfig, err.Error()}
+	}
+	log := newLogger(os.Stderr, c.Log, !isJournal(os.Getenv("JOURNAL_STREAM"), os.Stderr))
+	inherited, err := socketsFromSystemd()
+	if err != nil {
+		return &exitError{exitConfig, err.Error()}
+	}
+	d := &daemon{path: path, log: log, listeners: newListeners(inherited, log), notify: &notifier{log}}
+	if err := d.start(c); err != nil {
+		d.listeners.close()
+		return &exitError{exitConfig, err.Error()}
+	}
+	d.notify.ready(d.status())
+	d.log.Info("serving", "version", version(), "config", path, "sockets", d.current.addresses())
+
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go d.notify.runWatchdog(ctx, d.current.healthy)
+	return d.loop(signals)
+}
+
+// loop waits for what concerns the daemon as a whole.
+func (d *daemon) loop(signals <-chan os.Signal) error {
+	ticker := time.NewTicker(statusInterval)
+	defer ticker.Stop()
+	shown := ""
+	for {
+		select {
+		case sig := <-signals:
+			if sig == syscall.SIGHUP {
+				d.reload()
+				continue
+			}
+			return d.drain(sig, signals)
+		case err := <-d.current.failed:
+			d.log.Error("a listener has failed", "error", err)
+			d.drain(syscall.SIGTERM, signals)
+			return &exitError{exitTemporary, err.Error()}
+		case <-ticker.C:
+			if s := d.status(); s != shown {
+				d.notify.status(s)
+				shown = s
+			}
+		}
+	}
+}
+
+// start brings a configuration into service, in the place of the current one. On
+// an error nothing has changed.
+func (d *daemon) start(c *config) error {
+	agent, err := buildAgent(c, d.log)
+	if err != nil {
+		return err
+	}
+	agent.Report = d.counts.add
+	return d.startAgent(c, agent)
+}
+
+func (d *daemon) startAgent(c *config, agent *delivery.Agent) error {
+	change, err := d.listeners.prepare(c)
+	if err != nil {
+		return err
+	}
+	s := &service{agent: agent, servers: make(map[listenProto]*protocol.Server), bounds: change.bound()}
+	s.failed = make(chan error, len(s.bounds))
+	for _, b := range s.bounds {
+		srv := s.servers[b.Protocol]
+		if srv == nil {
+			srv = buildServer(c, b.Protocol, agent, d.log)
+			s.servers[b.Protocol] = srv
+		}
+		go func() {
+			if err := srv.Serve(b.Listener); err != protocol.ErrServerClosed {
+				s.failed <- fmt.Errorf("%s: %w", b.Address, err)
+			}
+		}()
+	}
+	change.commit()
+	if old := d.current; old != nil {
+		d.leaving.Go(func() { old.shutdown(context.Background()) })
+	}
+	d.current = s
+	return nil
+}
+
+// reload takes a new configuration, or says why not and keeps the old one.
+// Sessions that idle are asked to come again (421), so that nobody is left behind
+// on a configuration that has been withdrawn; transactions are finished first.
+func (d *daemon) reload() {
+	d.notify.reloading()
+	c, err := loadConfig(d.path)
+	if err == nil {
+		err = d.start(c)
+	}
+	if err != nil {
+		for _, line := range strings.Split(err.Error(), "\n") {
+			d.log.Error("configuration refused, the old one stays", "error", line)
+		}
+	} else {
+		d.log.Info("configuration reloaded", "config", d.path, "sockets", d.current.addresses())
+	}
+	d.notify.ready(d.status())
+}
+
+// drain ends the daemon: no connection is taken any more, transactions in
+// progress finish and get their replies. A second signal cuts them off.
+func (d *daemon) drain(sig os.Signal, signals <-chan os.Signal) error {
+	d.log.Info("stopping: transactions in progress are finished", "signal", sig.String())
+	d.notify.stopping("finishing transactions")
+	d.listeners.close()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		d.current.shutdown(ctx)
+		d.leaving.Wait()
+	}()
+	for {
+		select {
+		case <-done:
+			d.log.Info("stopped", "delivered", d.counts.delivered.Load(), "deferred", d.counts.deferred.Load(), "refused", d.counts.refused.Load())
+			return nil
+		case sig := <-signals:
+			if sig == syscall.SIGHUP {
+				continue
+			}
+			d.log.Warn("stopped by a second signal: open transactions are cut off, their clients will try again", "signal", sig.String())
+			return &exitError{code: exitTemporary}
+		}
+	}
+}
+
+// shutdown drains all servers of a service side by side.
+func (s *service) shutdown(ctx context.Context) {
+	var all sync.WaitGroup
+	for _, srv := range s.servers {
+		all.Go(func() { srv.Shutdown(ctx) })
+	}
+	all.Wait()
+}
+
+func (s *service) addresses() []string {
+	var list []string
+	for _, b := range s.bounds {
+		list = append(list, string(b.Protocol)+" "+b.Address)
+	}
+	return list
+}
+
+func (s *service) sessions() (n int) {
+	for _, srv := range s.servers {
+		n += srv.Sessions()
+	}
+	return n
+}
+
+// healthy returns unless a server's own lock is stuck.
+func (s *service) healthy() error {
+	s.sessions()
+	return nil
+}
+
+func (d *daemon) status() string {
+	return fmt.Sprintf("%d sessions; %d delivered, %d deferred, %d refused", d.current.sessions(),
+		d.counts.delivered.Load(), d.counts.deferred.Load(), d.counts.refused.Load())
+}
