@@ -1,0 +1,40 @@
+# The commands of this project. Everything works from a clean checkout with Go
+# installed; what tests need besides is installed by test/setup.sh.
+
+GO          ?= go
+STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: build try test check vet short fuzz cover clean
+
+build: ## the program, static, in build/
+	CGO_ENABLED=0 $(GO) build -trimpath -o build/lmtpd ./cmd/lmtpd
+
+try: ## run the program without configuration
+	$(GO) run ./cmd/lmtpd try
+
+test: ## everything: static checks, then all tests with the race detector
+	sh test/setup.sh
+	$(MAKE) --no-print-directory vet
+	$(GO) test -race ./...
+
+short: ## only the tests that need nothing but Go
+	$(GO) test $$($(GO) list ./... | grep -v /test$$)
+
+vet:
+	$(GO) vet ./...
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt wants to change:"; echo "$$unformatted"; exit 1; fi
+	$(GO) run $(STATICCHECK) ./...
+
+FUZZTIME ?= 30s
+fuzz: ## every fuzz target for FUZZTIME
+	@set -e; for pkg in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+cover: ## coverage of the packages, each by its own tests
+	$(GO) test -cover $$($(GO) list ./... | grep -v /test$$)
+
+clean:
+	rm -rf build lmtpd-try
