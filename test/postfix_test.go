@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // postfix is a private Postfix: configuration, queue and data directory of its
@@ -100,6 +101,14 @@ func startPostfix(t *testing.T, dir, main, master string, within ...string) *pos
 	}
 	writeFile(t, filepath.Join(p.dir, "main.cf"), strings.ReplaceAll(privateMain, "DIR", dir)+main)
 	writeFile(t, filepath.Join(p.dir, "master.cf"), strings.ReplaceAll(privateMaster, "ADDR", p.addr)+master)
+
+	// Postfix waits for a file of the last seconds to settle.
+	settled := time.Now().Add(-time.Hour)
+	for _, name := range []string{"main.cf", "master.cf"} {
+		if err := os.Chtimes(filepath.Join(p.dir, name), settled, settled); err != nil {
+			t.Fatal(err)
+		}
+	}
 
 	// The end of standard input stops it: also when the test run is killed.
 	// Only master's own process id ends master.
