@@ -12,7 +12,8 @@ type Handler interface {
 	// session's goroutine. It settles recipients with tx.Settle, or leaves that
 	// to its return value, which holds for all it did not settle: nil is 250, a
 	// Reply is that reply, any other error is 451 4.3.0. In SMTP mode the return
-	// value is the one reply.
+	// value is the one reply, and nil stands for the worst that a recipient was
+	// settled with: a temporary refusal, else a permanent one, else 250.
 	//
 	// A message is complete only when body has given io.EOF: commit nothing
 	// before. Any other error of body means that the server will refuse the

@@ -43,7 +43,7 @@ func (s *Session) begin(ctx context.Context, arg string) Reply {
 			return s.fault(replyNeedUTF8)
 		}
 		if err != nil {
-			if s.Mode == SMTP {
+			if s.Mode == SMTP || err == errPathNotUTF8 {
 				return s.fault(replyBadSender)
 			}
 			// The MTA behind an LMTP client has taken the message already:

@@ -42,6 +42,7 @@ var (
 	errPathSyntax  = errors.New("malformed address")
 	errPathTooLong = errors.New("address too long")
 	errPathUTF8    = errors.New("non-ASCII address without SMTPUTF8")
+	errPathNotUTF8 = errors.New("address is not UTF-8")
 )
 
 // ParsePath parses a mailbox without its angle brackets: a local part, quoted or
@@ -56,11 +57,11 @@ func ParsePath(s string, utf8OK bool) (Path, error) {
 		return Path{}, errPathTooLong
 	}
 	if !isASCII(s) {
-		if !utf8.ValidString(s) {
-			return Path{}, errPathSyntax
-		}
 		if !utf8OK {
 			return Path{}, errPathUTF8
+		}
+		if !utf8.ValidString(s) {
+			return Path{}, errPathNotUTF8
 		}
 	}
 	s = dropSourceRoute(s)

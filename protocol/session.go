@@ -171,13 +171,13 @@ func (s *Session) finalReply(r Reply) error {
 // end closes the session with a reply that has been put. It is no error, unless
 // something went wrong before: the server wanted it.
 func (s *Session) end(r Reply) error {
-	if r.Then == CloseNow {
-		return s.err
-	}
+	// The replies to what came before are due even where this one is not sent.
 	if err := s.wire.flush(); err != nil {
 		return err
 	}
-	s.wire.linger()
+	if s.err == nil {
+		s.wire.linger()
+	}
 	return s.err
 }
 

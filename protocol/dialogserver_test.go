@@ -1,0 +1,238 @@
+package protocol_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/lmtpd/lmtpd/protocol"
+)
+
+// dialogServer is what the dialogs talk to. Addresses say what happens to them:
+//
+//	unknown@   550 5.1.1 at RCPT           refused@  550 5.7.1 at MAIL or HELO name refused.example
+//	later@     451 4.3.0 at RCPT           full@     452 4.2.2 after the data
+//	gone@      550 5.2.1 after the data    utf8@     a reply with a letter outside ASCII
+//	close@     accepted, then closed       cut@      closed without a reply
+type dialogServer struct {
+	srv *protocol.Server
+
+	mu       sync.Mutex
+	messages []string
+}
+
+func newDialogServer(t testing.TB, d *dialog) *dialogServer {
+	t.Helper()
+	ds := &dialogServer{}
+	ds.srv = &protocol.Server{
+		Mode: protocol.LMTP, Hostname: "mx.example.org", Ident: "ready",
+		Handler: protocol.HandlerFunc(ds.deliver),
+		Policy:  dialogPolicy,
+		Log:     quiet,
+	}
+	for _, kv := range d.settings {
+		if err := ds.set(kv[0], kv[1]); err != nil {
+			t.Fatalf("%s: set %s %s: %v", d.name, kv[0], kv[1], err)
+		}
+	}
+	return ds
+}
+
+var dialogPolicy = protocol.Policy{
+	Hello: func(_ context.Context, _ *protocol.Session, name string) protocol.Reply {
+		if name == "refused.example" {
+			return protocol.Replyf(550, protocol.Enhanced{5, 7, 1}, "No")
+		}
+		return protocol.Reply{}
+	},
+	Mail: func(_ context.Context, tx *protocol.Transaction) protocol.Reply { return dialogReply(tx.From.Local) },
+	Rcpt: func(_ context.Context, _ *protocol.Transaction, rcpt *protocol.Recipient) protocol.Reply {
+		return dialogReply(rcpt.Path.Local)
+	},
+}
+
+func dialogReply(local string) protocol.Reply {
+	switch local {
+	case "unknown":
+		return protocol.Replyf(550, protocol.Enhanced{5, 1, 1}, "No such user")
+	case "refused":
+		return protocol.Replyf(550, protocol.Enhanced{5, 7, 1}, "Refused")
+	case "later":
+		return protocol.Replyf(451, protocol.Enhanced{4, 3, 0}, "Not now")
+	case "utf8":
+		return protocol.Replyf(250, protocol.Enhanced{2, 1, 5}, "Grüße")
+	case "lines":
+		return protocol.Replyf(550, protocol.Enhanced{5, 7, 1}, "First\nSecond\nThird")
+	case "close":
+		return protocol.Reply{Then: protocol.CloseAfter}
+	case "cut":
+		return protocol.Reply{Code: 550, Then: protocol.CloseNow}
+	case "panic":
+		panic("as the dialog asked for")
+	}
+	return protocol.Reply{}
+}
+
+// deliver takes the message and settles recipients as their names say.
+func (ds *dialogServer) deliver(_ context.Context, tx *protocol.Transaction, body *protocol.Body) error {
+	if tx.From.Local == "early" {
+		return protocol.Replyf(554, protocol.Enhanced{5, 6, 0}, "Not this one")
+	}
+	data, err := io.ReadAll(body)
+	if err != nil {
+		return err
+	}
+	m := "<" + tx.From.String() + ">"
+	for i := range tx.Rcpts {
+		m += " <" + tx.Rcpts[i].Path.String() + ">"
+	}
+	ds.mu.Lock()
+	ds.messages = append(ds.messages, m+" "+string(data))
+	ds.mu.Unlock()
+	switch tx.From.Local {
+	case "error":
+		return errors.New("a disk has caught fire at /var/mail")
+	case "bug":
+		panic("as the dialog asked for")
+	}
+	for i := range tx.Rcpts {
+		switch tx.Rcpts[i].Path.Local {
+		case "full":
+			tx.Settle(i, protocol.Replyf(452, protocol.Enhanced{4, 2, 2}, "Mailbox full"))
+		case "gone":
+			tx.Settle(i, protocol.Replyf(550, protocol.Enhanced{5, 2, 1}, "Disabled"))
+		}
+	}
+	return nil
+}
+
+// set changes one setting of the server.
+func (ds *dialogServer) set(key, value string) error {
+	n, _ := strconv.Atoi(value)
+	srv := ds.srv
+	switch key {
+	case "mode":
+		srv.Mode = map[string]protocol.Mode{"smtp": protocol.SMTP, "lmtp": protocol.LMTP}[value]
+	case "newlines":
+		srv.Newlines = map[string]protocol.Newlines{"preserve": protocol.NewlinesPreserve, "reject": protocol.NewlinesReject}[value]
+	case "size":
+		srv.Limits.MessageSize = int64(n)
+	case "recipients":
+		srv.Limits.Recipients = n
+	case "line":
+		srv.Limits.CommandLine = n
+	case "content-line":
+		srv.Limits.ContentLine = n
+	case "errors":
+		srv.Limits.Errors = n
+	case "unknown":
+		srv.Limits.UnknownCommands = n
+	case "ident":
+		srv.Ident = value
+	case "without":
+		srv.Ext = protocol.DefaultExt
+		for _, word := range strings.Fields(value) {
+			srv.Ext &^= map[string]protocol.Ext{
+				"SIZE": protocol.ExtSize, "8BITMIME": protocol.Ext8BitMIME, "SMTPUTF8": protocol.ExtSMTPUTF8,
+				"HELP": protocol.ExtHelp, "PIPELINING": protocol.ExtPipelining, "ENHANCEDSTATUSCODES": protocol.ExtEnhanced,
+			}[word]
+		}
+	case "hook":
+		return ds.hook(value)
+	default:
+		return errors.New("no such setting")
+	}
+	return nil
+}
+
+// hook installs one of the policies that a dialog may ask for.
+func (ds *dialogServer) hook(name string) error {
+	p := &ds.srv.Policy
+	switch name {
+	case "connect-refuse":
+		p.Connect = func(context.Context, *protocol.Session) protocol.Reply {
+			return protocol.Replyf(554, protocol.Enhanced{5, 7, 1}, "SMTP service not available")
+		}
+	case "connect-cut":
+		p.Connect = func(context.Context, *protocol.Session) protocol.Reply {
+			return protocol.Reply{Then: protocol.CloseNow}
+		}
+	case "connect-text":
+		p.Connect = func(context.Context, *protocol.Session) protocol.Reply {
+			return protocol.Replyf(220, protocol.Enhanced{}, "mx.example.org Hello\nfriend")
+		}
+	case "data-refuse":
+		p.Data = func(context.Context, *protocol.Transaction) protocol.Reply {
+			return protocol.Replyf(451, protocol.Enhanced{4, 7, 1}, "Greylisted")
+		}
+	case "data-close":
+		p.Data = func(context.Context, *protocol.Transaction) protocol.Reply {
+			return protocol.Reply{Then: protocol.CloseAfter}
+		}
+	case "rfc2033":
+		ds.srv.Hostname = "foo.edu"
+		p.Rcpt = func(_ context.Context, _ *protocol.Transaction, rcpt *protocol.Recipient) protocol.Reply {
+			if rcpt.Path.Local == "jones" {
+				return protocol.Replyf(550, protocol.Enhanced{5, 1, 1}, "No such user here")
+			}
+			return protocol.Reply{}
+		}
+		ds.srv.Handler = protocol.HandlerFunc(func(ctx context.Context, tx *protocol.Transaction, body *protocol.Body) error {
+			tx.Settle(1, protocol.Replyf(452, protocol.Enhanced{4, 2, 2}, "<green@foo.edu> is temporarily over quota"))
+			return ds.deliver(ctx, tx, body)
+		})
+	case "verify":
+		p.Verify = func(_ context.Context, _ *protocol.Session, arg string) protocol.Reply {
+			return protocol.Replyf(250, protocol.Enhanced{2, 1, 5}, "<%s>", strings.Trim(arg, "<>"))
+		}
+		p.Expand = func(context.Context, *protocol.Session, string) protocol.Reply {
+			return protocol.Replyf(250, protocol.Enhanced{2, 1, 5}, "<a@example.org>\n<b@example.org>")
+		}
+	case "small-verbs":
+		p.Noop = func(_ context.Context, _ *protocol.Session, arg string) protocol.Reply {
+			return protocol.Replyf(250, protocol.Enhanced{}, "noted: %s", arg)
+		}
+		p.Reset = func(context.Context, *protocol.Session) protocol.Reply {
+			return protocol.Replyf(250, protocol.Enhanced{}, "Reset OK")
+		}
+		p.Quit = func(_ context.Context, s *protocol.Session) protocol.Reply {
+			return protocol.Replyf(221, protocol.Enhanced{}, "%s closing connection", "mx.example.org")
+		}
+	case "extensions":
+		p.Extensions = func(_ context.Context, _ *protocol.Session, lines []string) []string {
+			return append(slices.DeleteFunc(lines, func(l string) bool { return l == "HELP" }), "XHOUSE 1 2")
+		}
+	case "failure":
+		p.Failure = func(_ context.Context, _ *protocol.Session, err error) protocol.Reply {
+			if pe := (*protocol.PanicError)(nil); errors.As(err, &pe) {
+				return protocol.Replyf(421, protocol.Enhanced{4, 3, 0}, "Sorry (panic)")
+			}
+			return protocol.Replyf(450, protocol.Enhanced{4, 2, 0}, "Sorry")
+		}
+	case "params":
+		ds.srv.Params = func(_ *protocol.Transaction, _ *protocol.Recipient, p protocol.Param) (bool, protocol.Reply) {
+			if p.Key == "XNO" {
+				return true, protocol.Replyf(550, protocol.Enhanced{5, 7, 1}, "Not with %s", p.Value)
+			}
+			return p.Key == "XCOLOUR", protocol.Reply{}
+		}
+	default:
+		return errors.New("no such hook")
+	}
+	return nil
+}
+
+// check compares the messages handed over with those of the dialog.
+func (ds *dialogServer) check(t testing.TB, d *dialog) {
+	t.Helper()
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	if !slices.Equal(ds.messages, d.messages) {
+		t.Fatalf("messages handed over: %q\nwant %q", ds.messages, d.messages)
+	}
+}
