@@ -9,6 +9,7 @@ import (
 	"net/textproto"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -28,7 +29,13 @@ func sendCommand() *cobra.Command {
 	from := cmd.Flags().StringP("from", "f", "", "reverse-path `SENDER`; without it, or with <>, the null one")
 	cmd.MarkFlagRequired("to")
 	cmd.RunE = func(cmd *cobra.Command, rcpts []string) error {
-		addr, err := parseSocketAddress(*to)
+		path := *to
+		if !strings.Contains(path, ":") {
+			if abs, err := filepath.Abs(path); err == nil {
+				path = abs // a command line may name a socket from where it stands
+			}
+		}
+		addr, err := parseSocketAddress(path)
 		if err != nil {
 			return &exitError{exitUsage, "--to: " + err.Error()}
 		}
