@@ -4,6 +4,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // MailParams are the parameters of a MAIL command that this package knows.
@@ -63,17 +64,27 @@ func cutParam(s string) (p Param, rest string, ok bool) {
 		word, rest = s[:i], s[i:]
 	}
 	key, value, hasValue := strings.Cut(word, "=")
-	if key == "" || hasValue && value == "" {
+	if hasValue && value == "" {
 		return Param{}, "", false
 	}
-	for i := 0; i < len(key); i++ {
-		switch c := key[i]; {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-' && i > 0:
-		default:
-			return Param{}, "", false
-		}
+	if !isAtom(key) {
+		return Param{}, "", false
 	}
 	return Param{Key: strings.ToUpper(key), Value: value, HasValue: hasValue}, rest, true
+}
+
+// isAtom reports whether s is made of letters, digits and hyphens, the first of them
+// no hyphen: a keyword of RFC 5321 section 4.1.2, and narrow enough for the address
+// types in use.
+func isAtom(s string) bool {
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-' && i > 0:
+		default:
+			return false
+		}
+	}
+	return s != ""
 }
 
 // parseMailParams reads the parameters of MAIL into tx.
@@ -190,11 +201,11 @@ func parseSize(s string) (int64, bool) {
 // the address; one of another type than rfc822 or utf-8 keeps its type.
 func parseORcpt(s string) (string, bool) {
 	typ, x, ok := strings.Cut(s, ";")
-	if !ok || typ == "" || x == "" {
+	if !ok || !isAtom(typ) || x == "" {
 		return "", false
 	}
 	addr, ok := decodeXtext(x)
-	if !ok {
+	if !ok || !utf8.ValidString(addr) {
 		return "", false
 	}
 	if strings.EqualFold(typ, "rfc822") || strings.EqualFold(typ, "utf-8") {
