@@ -107,3 +107,32 @@ func TestReturnPathReplaced(t *testing.T) {
 		t.Error("the first copy is gone")
 	}
 }
+
+// TestOriginalRecipient: X-Original-To is what ORCPT says (RFC 3461 section
+// 4.2), where it differs from the recipient.
+func TestOriginalRecipient(t *testing.T) {
+	t.Parallel()
+	s := startPlainSite(t, "user")
+	c := dial(t, s.sock)
+	c.expect(t, "250", "LHLO client.example.net")
+	for orcpt, original := range map[string]string{
+		"rfc822;Alias@Example.org":     "Alias@Example.org",
+		"rfc822;a+2Bb+3Dc@example.org": "a+b=c@example.org",
+		"rfc822;user@example.org":      "",
+	} {
+		c.expect(t, "250", "MAIL FROM:<>")
+		c.expect(t, "250", "RCPT TO:<user@example.org> ORCPT="+orcpt)
+		c.expect(t, "354", "DATA")
+		c.body(t, []byte(header+"\r\n"))
+		if r := c.reply(t); !strings.HasPrefix(r, "250 2.0.0 ") {
+			t.Fatal(r)
+		}
+		checkStored(t, oneMessage(t, s.maildir("user")), trace{
+			recipient: "user@example.org", original: original, helo: "client.example.net", with: "LMTP",
+		}, []byte(header+"\r\n"))
+		removeMessages(t, s.maildir("user"))
+	}
+	// No line of the client's own in the header.
+	c.expect(t, "250", "MAIL FROM:<>")
+	c.expect(t, "501 5.5.4", "RCPT TO:<user@example.org> ORCPT=rfc822;x+0AEvil:+20y@example.org")
+}
