@@ -10,6 +10,7 @@ type messageHeader struct {
 	messageID   string   // without angle brackets
 	deliveredTo []string // every Delivered-To field, without angle brackets
 	received    int      // number of Received fields
+	queueID     string   // id of the topmost Received field
 }
 
 const (
@@ -18,6 +19,8 @@ const (
 	maxHeader      = 256 << 10
 	maxDeliveredTo = 1000
 	maxMessageID   = 512
+	// maxReceivedField is how long a Received field may be to be looked into.
+	maxReceivedField = 8 << 10
 )
 
 // headerScan looks at the header of a message that arrives in pieces and passes
@@ -127,7 +130,9 @@ func (h *messageHeader) note(field []byte) (keep bool) {
 	case "return-path":
 		return false
 	case "received":
-		h.received++
+		if h.received++; h.received == 1 && len(value) <= maxReceivedField {
+			h.queueID = receivedID(string(value))
+		}
 	case "delivered-to":
 		if len(h.deliveredTo) < maxDeliveredTo {
 			h.deliveredTo = append(h.deliveredTo, unbracket(value))
