@@ -112,7 +112,7 @@ func fillTmpfs(t *testing.T, dir string, owner *syscall.Credential) string {
 	options := fmt.Sprintf("size=256k,mode=700,uid=%d,gid=%d", owner.Uid, owner.Gid)
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
 		if errors.Is(err, syscall.EPERM) {
-			skipOrFail(t, "mounting is not allowed here")
+			t.Skip("mounting is not allowed here")
 		}
 		t.Fatal(err)
 	}

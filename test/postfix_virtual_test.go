@@ -87,3 +87,19 @@ func TestPostfixVirtual(t *testing.T) {
 	})
 	s.agent.stop(t)
 }
+
+// TestPostfixOriginalTo: flags=OX and one recipient per transaction, as
+// contrib/postfix/README.md says, show the address before an alias was applied.
+func TestPostfixOriginalTo(t *testing.T) {
+	t.Parallel()
+	main := contrib(t, "main.cf.virtual", "/run/lmtpd", "RUN",
+		"lmtpd_destination_recipient_limit = 100\n", "lmtpd_destination_recipient_limit = 1\n")
+	main += "virtual_alias_maps = inline:{alias@example.org=user@example.org}\n"
+	s := startVirtualSiteWith(t, []string{"user"}, main, contrib(t, "master.cf", "flags=X\n", "flags=OX\n"))
+	const sender = "sender@example.net"
+	id := s.submit(t, sender, "", []string{"alias@example.org"}, []byte(header+"\r\n"))
+	s.gone(t, id)
+	h := s.trace(id, sender, "user@example.org")
+	h.then = "X-Original-To: alias@example\\.org\n" + s.received(id, "ESMTP", "alias@example.org")
+	checkStored(t, oneMessage(t, s.maildir("user")), h, []byte(header+"\r\n"))
+}

@@ -36,6 +36,12 @@ func (s *virtualSite) trace(id, from string, to ...string) trace {
 // contrib's main.cf.
 func startVirtualSite(t *testing.T, users []string, main string) *virtualSite {
 	t.Helper()
+	return startVirtualSiteWith(t, users, contrib(t, "main.cf.virtual", "/run/lmtpd", "RUN")+main, contrib(t, "master.cf"))
+}
+
+// startVirtualSiteWith takes all settings; RUN stands for the socket's directory.
+func startVirtualSiteWith(t *testing.T, users []string, main, master string) *virtualSite {
+	t.Helper()
 	needRoot(t, "start Postfix")
 	need(t, "postfix")
 	s := &virtualSite{dir: tempDir(t), owner: mailUser(t)}
@@ -53,7 +59,6 @@ func startVirtualSite(t *testing.T, users []string, main string) *virtualSite {
 		config: contrib(t, "lmtpd.virtual.toml", "/run/lmtpd", run, "/etc/lmtpd", s.dir),
 		as:     s.owner,
 	})
-	s.postfix = startPostfix(t, s.dir,
-		contrib(t, "main.cf.virtual", "/run/lmtpd", run)+main, contrib(t, "master.cf"))
+	s.postfix = startPostfix(t, s.dir, strings.ReplaceAll(main, "RUN", run), master)
 	return s
 }
