@@ -94,7 +94,8 @@ type deliveryConfig struct {
 // logConfig is what is logged, and how.
 type logConfig struct {
 	Level  logLevel  `toml:"level" example:"\"info\""`
-	Format logFormat `toml:"format" example:"\"text\""`
+	Format logFormat `toml:"format" example:"\"text\""` // of standard error
+	Target logTarget `toml:"target" example:"\"auto\""`
 }
 
 // defaultConfig is the configuration of an empty file. Hostname stays empty here:
@@ -124,7 +125,7 @@ func defaultConfig() *config {
 			MaxReceived:    100,
 			DeliverTimeout: duration(580 * time.Second),
 		},
-		Log: logConfig{Level: logLevelInfo, Format: logFormatText},
+		Log: logConfig{Level: logLevelInfo, Format: logFormatText, Target: logTargetAuto},
 	}
 }
 

@@ -86,7 +86,7 @@ format = "json"
 	want.Limits.MessageSize, want.Limits.MemoryBody = 1_000_000, 0
 	want.Limits.Sessions, want.Limits.CommandTimeout = 16, duration(90*60*1e9)
 	want.Delivery.LoopCheck = false
-	want.Log = logConfig{Level: logLevelDebug, Format: logFormatJSON}
+	want.Log = logConfig{Level: logLevelDebug, Format: logFormatJSON, Target: logTargetAuto}
 	c.doc = nil
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got %+v\nwant %+v", c, want)

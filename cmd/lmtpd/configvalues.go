@@ -113,6 +113,7 @@ type (
 	newlines    string
 	logLevel    string
 	logFormat   string
+	logTarget   string
 )
 
 const (
@@ -136,6 +137,10 @@ const (
 
 	logFormatText logFormat = "text"
 	logFormatJSON logFormat = "json"
+
+	logTargetAuto    logTarget = "auto" // the journal if standard error leads there
+	logTargetJournal logTarget = "journal"
+	logTargetStderr  logTarget = "stderr"
 )
 
 func (v *listenProto) UnmarshalText(t []byte) error { return oneOf(v, t, protoLMTP, protoSMTP) }
@@ -150,6 +155,9 @@ func (v *logLevel) UnmarshalText(t []byte) error {
 	return oneOf(v, t, logLevelDebug, logLevelInfo, logLevelWarn, logLevelError)
 }
 func (v *logFormat) UnmarshalText(t []byte) error { return oneOf(v, t, logFormatText, logFormatJSON) }
+func (v *logTarget) UnmarshalText(t []byte) error {
+	return oneOf(v, t, logTargetAuto, logTargetJournal, logTargetStderr)
+}
 
 // oneOf sets v to text if that is one of words.
 func oneOf[T ~string](v *T, text []byte, words ...T) error {

@@ -16,10 +16,10 @@ func TestLogger(t *testing.T) {
 		timestamps bool
 		want       string
 	}{
-		{logConfig{logLevelInfo, logFormatText}, false, "level=INFO msg=info to=a\nlevel=WARN msg=warn g.time=1\nlevel=ERROR msg=error\n"},
-		{logConfig{logLevelError, logFormatText}, false, "level=ERROR msg=error\n"},
-		{logConfig{logLevelWarn, logFormatJSON}, false, `{"level":"WARN","msg":"warn","g":{"time":1}}` + "\n" + `{"level":"ERROR","msg":"error"}` + "\n"},
-		{logConfig{logLevelDebug, logFormatText}, true, "time="},
+		{logConfig{logLevelInfo, logFormatText, logTargetAuto}, false, "level=INFO msg=info to=a\nlevel=WARN msg=warn g.time=1\nlevel=ERROR msg=error\n"},
+		{logConfig{logLevelError, logFormatText, logTargetAuto}, false, "level=ERROR msg=error\n"},
+		{logConfig{logLevelWarn, logFormatJSON, logTargetAuto}, false, `{"level":"WARN","msg":"warn","g":{"time":1}}` + "\n" + `{"level":"ERROR","msg":"error"}` + "\n"},
+		{logConfig{logLevelDebug, logFormatText, logTargetAuto}, true, "time="},
 	} {
 		var b bytes.Buffer
 		log := newLogger(&b, test.config, test.timestamps)

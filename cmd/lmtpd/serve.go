@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -43,13 +46,14 @@ type daemon struct {
 	notify    *notifier
 	counts    outcomeCounts
 
+	agents  agents
 	current *service
-	leaving sync.WaitGroup // services of former configurations that drain
+	old     []*service    // of former configurations, whose last sessions are still open
+	pings   chan struct{} // asks the goroutine for a sign of life
 }
 
 // service is what serves one configuration.
 type service struct {
-	agent   *delivery.Agent
 	servers map[listenProto]*protocol.Server
 	bounds  []boundListener
 	failed  chan error // a listener that ended for another reason than shutdown
@@ -64,12 +68,15 @@ func serve(path string) error {
 	if err != nil {
 		return &exitError{exitConfig, err.Error()}
 	}
-	log := newLogger(os.Stderr, c.Log, !isJournal(os.Getenv("JOURNAL_STREAM"), os.Stderr))
+	log, err := openLog(c, os.Stderr, os.Getenv("JOURNAL_STREAM"), journalSocket)
+	if err != nil {
+		return &exitError{exitConfig, err.Error()}
+	}
 	inherited, err := socketsFromSystemd()
 	if err != nil {
 		return &exitError{exitConfig, err.Error()}
 	}
-	d := &daemon{path: path, log: log, listeners: newListeners(inherited, log), notify: &notifier{log}}
+	d := &daemon{path: path, log: log, listeners: newListeners(inherited, log), notify: &notifier{log}, pings: make(chan struct{})}
 	if err := d.start(c); err != nil {
 		d.listeners.close()
 		return &exitError{exitConfig, err.Error()}
@@ -79,7 +86,7 @@ func serve(path string) error {
 
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	go d.notify.runWatchdog(ctx, d.current.healthy)
+	go d.notify.runWatchdog(ctx, d.healthy)
 	return d.loop(signals)
 }
 
@@ -100,6 +107,8 @@ func (d *daemon) loop(signals <-chan os.Signal) error {
 			d.log.Error("a listener has failed", "error", err)
 			d.drain(syscall.SIGTERM, signals)
 			return &exitError{exitTemporary, err.Error()}
+		case <-d.pings:
+			d.sessions()
 		case <-ticker.C:
 			if s := d.status(); s != shown {
 				d.notify.status(s)
@@ -125,31 +134,44 @@ func (d *daemon) startAgent(c *config, agent *delivery.Agent) error {
 	if err != nil {
 		return err
 	}
-	s := &service{agent: agent, servers: make(map[listenProto]*protocol.Server), bounds: change.bound()}
+	s := &service{servers: make(map[listenProto]*protocol.Server), bounds: change.bound()}
 	s.failed = make(chan error, len(s.bounds))
+	d.agents.current.Store(agent)
 	for _, b := range s.bounds {
 		srv := s.servers[b.Protocol]
 		if srv == nil {
-			srv = buildServer(c, b.Protocol, agent, d.log)
+			srv = buildServer(c, b.Protocol, &d.agents, d.log)
 			s.servers[b.Protocol] = srv
 		}
 		go func() {
-			if err := srv.Serve(b.Listener); err != protocol.ErrServerClosed {
+			err := srv.Serve(b.Listener)
+			if err != protocol.ErrServerClosed && !errors.Is(err, net.ErrClosed) {
 				s.failed <- fmt.Errorf("%s: %w", b.Address, err)
 			}
 		}()
 	}
 	change.commit()
-	if old := d.current; old != nil {
-		d.leaving.Go(func() { old.shutdown(context.Background()) })
+	if d.current != nil {
+		d.current.retire()
+		d.old = append(d.old, d.current)
 	}
+	d.old = slices.DeleteFunc(d.old, func(s *service) bool { return s.sessions() == 0 })
 	d.current = s
 	return nil
 }
 
+// retire takes no more connections. Open sessions go on: their client may be
+// Postfix, which keeps them for the next message and defers it where a session
+// is closed under its hands.
+func (s *service) retire() {
+	for _, b := range s.bounds {
+		b.Listener.Close()
+	}
+}
+
 // reload takes a new configuration, or says why not and keeps the old one.
-// Sessions that idle are asked to come again (421), so that nobody is left behind
-// on a configuration that has been withdrawn; transactions are finished first.
+// Open sessions go on, and their next message goes the new way; only the limits
+// and timeouts of a session stay those that it began with.
 func (d *daemon) reload() {
 	d.notify.reloading()
 	c, err := loadConfig(d.path)
@@ -172,19 +194,21 @@ func (d *daemon) drain(sig os.Signal, signals <-chan os.Signal) error {
 	d.log.Info("stopping: transactions in progress are finished", "signal", sig.String())
 	d.notify.stopping("finishing transactions")
 	d.listeners.close()
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		d.current.shutdown(ctx)
-		d.leaving.Wait()
+		var all sync.WaitGroup
+		for _, s := range append(d.old, d.current) {
+			all.Go(func() { s.shutdown(context.Background()) })
+		}
+		all.Wait()
 	}()
 	for {
 		select {
 		case <-done:
 			d.log.Info("stopped", "delivered", d.counts.delivered.Load(), "deferred", d.counts.deferred.Load(), "refused", d.counts.refused.Load())
 			return nil
+		case <-d.pings:
 		case sig := <-signals:
 			if sig == syscall.SIGHUP {
 				continue
@@ -219,13 +243,22 @@ func (s *service) sessions() (n int) {
 	return n
 }
 
-// healthy returns unless a server's own lock is stuck.
-func (s *service) healthy() error {
-	s.sessions()
+// healthy returns once the daemon's goroutine answers; it hangs with it, and with
+// the locks of the servers.
+func (d *daemon) healthy() error {
+	d.pings <- struct{}{}
 	return nil
 }
 
+func (d *daemon) sessions() int {
+	n := d.current.sessions()
+	for _, s := range d.old {
+		n += s.sessions()
+	}
+	return n
+}
+
 func (d *daemon) status() string {
-	return fmt.Sprintf("%d sessions; %d delivered, %d deferred, %d refused", d.current.sessions(),
+	return fmt.Sprintf("%d sessions; %d delivered, %d deferred, %d refused", d.sessions(),
 		d.counts.delivered.Load(), d.counts.deferred.Load(), d.counts.refused.Load())
 }
