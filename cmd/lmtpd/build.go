@@ -106,8 +106,8 @@ func userFileErrors(c *config, key string, err error) configErrors {
 	return configErrors{c.doc.fault(c.doc.line(key), key, err.Error(), "mend the file, or name another")}
 }
 
-// buildServer makes the protocol server that hands its mail to agent.
-func buildServer(c *config, proto listenProto, agent *delivery.Agent, log *slog.Logger) *protocol.Server {
+// buildServer makes a protocol server that hands its mail to the current agent.
+func buildServer(c *config, proto listenProto, agents *agents, log *slog.Logger) *protocol.Server {
 	mode := protocol.LMTP
 	if proto == protoSMTP {
 		mode = protocol.SMTP
@@ -115,8 +115,8 @@ func buildServer(c *config, proto listenProto, agent *delivery.Agent, log *slog.
 	return &protocol.Server{
 		Mode:     mode,
 		Hostname: c.Hostname,
-		Handler:  agent,
-		Policy:   protocol.Policy{Rcpt: agent.Rcpt},
+		Handler:  agents,
+		Policy:   agents.policy(),
 		Limits: protocol.Limits{
 			MessageSize: orNone(int64(c.Limits.MessageSize)), Recipients: c.Limits.Recipients,
 			Sessions: c.Limits.Sessions, Errors: c.Limits.Errors,
