@@ -20,7 +20,7 @@ func deliverCommand() *cobra.Command {
 		Use:   "deliver RECIPIENT...",
 		Short: "deliver one message from standard input",
 		Long: "Deliver one message from standard input to the mailboxes of its recipients, in this\nprocess, as Postfix's pipe(8) and .forward files call a delivery agent. The exit code is\n" +
-			"one of sysexits: 0 all delivered, 67 no such user, 75 try again (also where only some\nrecipients were served), 65 and 69 other permanent failures, 78 bad configuration.",
+			"one of sysexits: 0 all delivered, 67 no such user, 75 try again (if that\nholds for any recipient), 65 and 69 other permanent failures, 78 bad configuration.",
 		Args: cobra.MinimumNArgs(1),
 	}
 	path := configFlag(cmd)
@@ -62,14 +62,14 @@ func deliver(ctx context.Context, agent *delivery.Agent, env delivery.Envelope, 
 		return &exitError{code: exitTemporary}
 	}
 	code := exitOK
-	for i, o := range outcomes {
+	for _, o := range outcomes {
 		if !o.Reply.OK() {
 			fmt.Fprintf(out, "%s <%s>: %s\n", o.Reply.Enhanced, o.To, o.Reply.Text)
 		}
-		if c := exitCode(o); i == 0 {
+		// One code stands for all. A temporary failure makes the MTA try all of
+		// them again, so it is said only where there is one.
+		if c := exitCode(o); code == exitOK || c == exitTemporary {
 			code = c
-		} else if c != code {
-			code = exitTemporary // one code for all: the next attempt serves the rest
 		}
 	}
 	if code != exitOK {

@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +18,7 @@ import (
 // The command line's tests are the files testdata/script/*.txtar. Beyond the
 // commands of testscript there are
 //
+//	exits CODE CMD...  run CMD, which must end with that exit code
 //	ready              wait until the program in the background says READY=1 to systemd
 //	stopping           wait until it says STOPPING=1
 //	reloaded           wait until it says READY=1 again after RELOADING=1
@@ -38,6 +42,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":    exits,
 			"ready":    func(ts *testscript.TestScript, _ bool, _ []string) { waitNotify(ts, "READY=1") },
 			"stopping": func(ts *testscript.TestScript, _ bool, _ []string) { waitNotify(ts, "STOPPING=1") },
 			"reloaded": func(ts *testscript.TestScript, _ bool, _ []string) {
@@ -82,6 +87,20 @@ func waitNotify(ts *testscript.TestScript, word string) {
 			ts.Fatalf("waiting for %s: %v", word, err)
 		}
 		*words = append(*words, strings.Split(string(buf[:n]), "\n")...)
+	}
+}
+
+func exits(ts *testscript.TestScript, _ bool, args []string) {
+	code := 0
+	err := ts.Exec(args[1], args[2:]...)
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		code = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if strconv.Itoa(code) != args[0] {
+		ts.Fatalf("exit code %d, want %s", code, args[0])
 	}
 }
 
