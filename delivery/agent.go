@@ -83,7 +83,7 @@ func (a *Agent) Rcpt(ctx context.Context, tx *protocol.Transaction, rcpt *protoc
 func (a *Agent) Deliver(ctx context.Context, tx *protocol.Transaction, body *protocol.Body) error {
 	m := &message{
 		id: a.newID(), session: tx.Session.ID, from: tx.From.Raw,
-		received: receivedFrom(tx.Session), with: tx.With(),
+		received: receivedFrom(tx), with: tx.With(),
 		rcpts: make([]*recipient, len(tx.Rcpts)),
 	}
 	tx.ID = m.id
@@ -106,14 +106,22 @@ func (a *Agent) Deliver(ctx context.Context, tx *protocol.Transaction, body *pro
 	return worst.reply(m.id)
 }
 
-// spoolFailed tells a body that the server refuses or that never ended, which it
-// reports itself, from a spool that could not take it.
+// spoolFailed reports a body that was not taken to every recipient. It may be the
+// spool that failed; or the server has refused the body, or lost its client, and
+// answers that itself, whatever is returned here.
 func (a *Agent) spoolFailed(m *message, err error) error {
 	var failed *spoolError
-	if !errors.As(err, &failed) {
-		return err
+	var refused protocol.Reply
+	var reply protocol.Reply
+	switch {
+	case errors.As(err, &failed):
+		reply = replyFor(err)
+	case errors.As(err, &refused):
+		reply = refused
+	default:
+		err = fmt.Errorf("%w: %w", errCutOff, err)
+		reply = replyFor(err)
 	}
-	reply := replyFor(err)
 	for i := range m.rcpts {
 		o := m.outcome(i)
 		o.Reply, o.Err = reply, err
@@ -144,6 +152,7 @@ func (a *Agent) Submit(ctx context.Context, env Envelope, body io.Reader) ([]Out
 		known = append(known, i)
 	}
 	if err := a.spool(m, 0, body); err != nil {
+		a.spoolFailed(m, err)
 		return nil, err
 	}
 	defer m.spooled.Close()

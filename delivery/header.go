@@ -11,138 +11,230 @@ type messageHeader struct {
 	deliveredTo []string // every Delivered-To field, without angle brackets
 	received    int      // number of Received fields
 	queueID     string   // id of the topmost Received field
+	bare        bool     // the message has no header, and does not begin with an empty line
 }
 
+// Bounds in octets on what is kept of a header, whatever its size.
 const (
-	// maxHeader is how much of a message is looked at as its header, in octets.
-	// What lies beyond is stored all the same.
-	maxHeader      = 256 << 10
-	maxDeliveredTo = 1000
-	maxMessageID   = 512
-	// maxReceivedField is how long a Received field may be to be looked into.
-	maxReceivedField = 8 << 10
+	maxFieldName     = 80      // no name that we look for is longer
+	maxDeliveredTo   = 1 << 10 // no address is longer
+	maxMessageID     = 512     // for the log
+	maxReceivedField = 8 << 10 // one that is looked into for its id
+	loopFields       = 256     // Delivered-To fields that are remembered
 )
 
 // headerScan looks at the header of a message that arrives in pieces and passes
-// on the octets that stay in the message. Each octet is looked at once.
+// on the octets that stay in the message. It holds back no more than the start of
+// a line that may become a Return-Path.
 type headerScan struct {
-	header   messageHeader
-	pending  []byte // the field at hand and what came behind it
-	field    int    // pending[:field] are complete lines of that field
-	searched int    // pending[field:searched] has no line end
-	done     bool   // the header has ended
+	header messageHeader
+	state  headerState
+	done   bool // the header has ended: what follows is body
+
+	held  []byte // octets of a line that may be a field name, not yet passed on
+	blank bool   // held ends with blanks, so that only a colon may follow
+	open  bool   // a field has begun, and a line that begins with a blank continues it
+	drop  bool   // it does not stay in the message
+	kept  bool   // a field has been passed on
+
+	want  wantedField // what the field at hand is kept for
+	value []byte      // of that field, up to limit+1 octets
+	limit int
 }
+
+type headerState uint8
+
+const (
+	headerLine  headerState = iota // at the start of a line
+	headerName                     // in held
+	headerLong                     // in a name too long to be of interest
+	headerValue                    // behind the colon, or in a continuation line
+)
+
+type wantedField uint8
+
+const (
+	wantNothing wantedField = iota
+	wantReceived
+	wantDeliveredTo
+	wantMessageID
+)
 
 // feed takes the next piece of the message and calls keep with what stays in it.
+// The pieces that keep gets are valid during the call only.
 func (h *headerScan) feed(p []byte, keep func([]byte) error) error {
-	h.pending = append(h.pending, p...)
-	for !h.done {
-		i := bytes.IndexByte(h.pending[h.searched:], '\n')
-		if i < 0 {
-			h.searched = len(h.pending)
-			break
+	for len(p) > 0 && !h.done {
+		var n int
+		var err error
+		switch h.state {
+		case headerLine:
+			h.beginLine(p[0])
+		case headerName:
+			n, err = h.name(p, keep)
+		case headerLong:
+			n, err = h.long(p, keep)
+		case headerValue:
+			n, err = h.inValue(p, keep)
 		}
-		end := h.searched + i + 1
-		if !h.continues(h.pending[h.field:end]) {
-			if err := h.complete(keep); err != nil {
-				return err
-			}
-			end -= h.field
-			h.pending = h.pending[h.field:]
-			h.done = !beginsField(h.pending[:end])
+		if err != nil {
+			return err
 		}
-		h.field, h.searched = end, end
+		p = p[n:]
 	}
-	if len(h.pending) > maxHeader {
-		h.done = true // an endless line or field is passed on as it is
-	}
-	if h.done {
-		return h.rest(keep)
-	}
-	return nil
-}
-
-// continues: RFC 5322 section 2.2.3.
-func (h *headerScan) continues(line []byte) bool {
-	return h.field > 0 && (line[0] == ' ' || line[0] == '\t')
-}
-
-// complete notes the field at hand.
-func (h *headerScan) complete(keep func([]byte) error) error {
-	if h.field == 0 || !h.header.note(h.pending[:h.field]) {
+	if len(p) == 0 {
 		return nil
 	}
-	return keep(h.pending[:h.field])
+	return keep(p)
 }
 
-// finish is called at the end of the message: its last line may lack a line end,
-// and it may have no body.
+// finish is called at the end of the message, which may have no body and no last
+// line end.
 func (h *headerScan) finish(keep func([]byte) error) error {
 	if h.done {
 		return nil
 	}
 	h.done = true
-	tail := h.pending[h.field:]
-	if len(tail) == 0 || h.continues(tail) {
-		h.field = len(h.pending)
-	}
-	if err := h.complete(keep); err != nil {
-		return err
-	}
-	h.pending = h.pending[h.field:]
-	if len(h.pending) > 0 && beginsField(h.pending) && !h.header.note(h.pending) {
-		h.pending = nil
-	}
-	return h.rest(keep)
+	h.note()
+	h.header.bare = !h.kept && (len(h.held) > 0 || h.state == headerLong)
+	return keep(h.held)
 }
 
-func (h *headerScan) rest(keep func([]byte) error) error {
-	p := h.pending
-	h.pending = nil
+// beginLine tells a continuation line (RFC 5322 section 2.2.3) from a new field.
+func (h *headerScan) beginLine(c byte) {
+	if h.open && (c == ' ' || c == '\t') {
+		h.state = headerValue
+		return
+	}
+	h.note()
+	h.state, h.open, h.blank, h.drop = headerName, false, false, false
+}
+
+// name takes octets of a field name, up to the colon or to what makes this line
+// none of a header.
+func (h *headerScan) name(p []byte, keep func([]byte) error) (int, error) {
+	for i, c := range p {
+		switch {
+		case c == ':' && len(h.held) > 0:
+			h.held = append(h.held, c)
+			h.begin(h.held[:len(h.held)-1])
+			return i + 1, h.release(keep)
+		case (c == ' ' || c == '\t') && len(h.held) > 0:
+			h.blank = true // RFC 5322 section 4.5: old mail has blanks before the colon
+		case h.blank || !isNameOctet(c):
+			h.end(c)
+			return i, h.release(keep)
+		}
+		if h.held = append(h.held, c); len(h.held) > maxFieldName {
+			h.state = headerLong
+			return i + 1, h.release(keep)
+		}
+	}
+	return len(p), nil
+}
+
+// long looks on for the colon of an overlong name.
+func (h *headerScan) long(p []byte, keep func([]byte) error) (int, error) {
+	for i, c := range p {
+		switch {
+		case c == ':':
+			h.begin(nil)
+			return i, keep(p[:i]) // the colon counts as part of the value
+		case c == ' ' || c == '\t':
+			h.blank = true
+		case h.blank || !isNameOctet(c):
+			h.end(c)
+			return i, keep(p[:i])
+		}
+	}
+	return len(p), keep(p)
+}
+
+// isNameOctet: RFC 5322 section 3.6.8; the colon is looked at before.
+func isNameOctet(c byte) bool { return c > ' ' && c < 0x7f && c != ':' }
+
+// release passes on what was held back, unless it begins a field that is dropped.
+func (h *headerScan) release(keep func([]byte) error) error {
+	p := h.held
+	h.held = h.held[:0]
+	if h.drop || len(p) == 0 {
+		return nil
+	}
 	return keep(p)
 }
 
-// beginsField reports whether a line begins a header field; if not, the header
-// has ended.
-func beginsField(line []byte) bool {
-	colon := bytes.IndexByte(line, ':')
-	return colon > 0 && isFieldName(line[:colon])
+// end notes that the header has ended with a line that begins no field, which has
+// been looked at up to c. An empty one ends it properly.
+func (h *headerScan) end(c byte) {
+	h.done = true
+	empty := len(h.held) == 0 && h.state == headerName && (c == '\n' || c == '\r')
+	h.header.bare = !h.kept && !empty
 }
 
-// isFieldName: RFC 5322 section 3.6.8, and the blanks before the colon that old
-// mail has.
-func isFieldName(b []byte) bool {
-	b = bytes.TrimRight(b, " \t")
-	for _, c := range b {
-		if c <= ' ' || c >= 0x7f || c == ':' {
-			return false
+// begin starts a field. A Return-Path does not stay in the message, since it is
+// the final delivery that writes it (RFC 5321 section 4.4).
+func (h *headerScan) begin(name []byte) {
+	h.state, h.open, h.drop = headerValue, true, false
+	h.want, h.value = wantNothing, h.value[:0]
+	var lower [maxFieldName]byte
+	name = bytes.TrimRight(name, " \t")
+	for i, c := range name {
+		if c >= 'A' && c <= 'Z' {
+			c += 'a' - 'A'
 		}
+		lower[i] = c
 	}
-	return len(b) > 0
-}
-
-// note takes what is of interest from one complete field and reports whether the
-// field stays in the message: a Return-Path does not, since it is the final
-// delivery that writes it (RFC 5321 section 4.4).
-func (h *messageHeader) note(field []byte) (keep bool) {
-	name, value, _ := bytes.Cut(field, []byte(":"))
-	switch string(bytes.ToLower(bytes.TrimRight(name, " \t"))) {
+	switch string(lower[:len(name)]) {
 	case "return-path":
-		return false
+		h.drop = true
+		return
 	case "received":
-		if h.received++; h.received == 1 && len(value) <= maxReceivedField {
-			h.queueID = receivedID(string(value))
+		if h.header.received++; h.header.received == 1 {
+			h.want, h.limit = wantReceived, maxReceivedField
 		}
 	case "delivered-to":
-		if len(h.deliveredTo) < maxDeliveredTo {
-			h.deliveredTo = append(h.deliveredTo, unbracket(value))
+		if len(h.header.deliveredTo) < loopFields {
+			h.want, h.limit = wantDeliveredTo, maxDeliveredTo
 		}
 	case "message-id":
-		if h.messageID == "" && len(value) <= maxMessageID {
-			h.messageID = unbracket(value)
+		if h.header.messageID == "" {
+			h.want, h.limit = wantMessageID, maxMessageID
 		}
 	}
-	return true
+	h.kept = true
+}
+
+// inValue takes the rest of a line of a field.
+func (h *headerScan) inValue(p []byte, keep func([]byte) error) (int, error) {
+	n := len(p)
+	if i := bytes.IndexByte(p, '\n'); i >= 0 {
+		n = i + 1
+		h.state = headerLine
+	}
+	if h.want != wantNothing {
+		h.value = append(h.value, p[:min(n, h.limit+1-len(h.value))]...)
+	}
+	if h.drop {
+		return n, nil
+	}
+	return n, keep(p[:n])
+}
+
+// note takes what is of interest from the field that has ended. A value that was
+// too long is not.
+func (h *headerScan) note() {
+	want := h.want
+	h.want = wantNothing
+	if want == wantNothing || len(h.value) > h.limit {
+		return
+	}
+	switch want {
+	case wantReceived:
+		h.header.queueID = receivedID(string(h.value))
+	case wantDeliveredTo:
+		h.header.deliveredTo = append(h.header.deliveredTo, unbracket(h.value))
+	case wantMessageID:
+		h.header.messageID = unbracket(h.value)
+	}
 }
 
 func unbracket(value []byte) string {

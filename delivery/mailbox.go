@@ -12,9 +12,10 @@ import (
 // Location says where a mailbox is: a path with "~" for the home of the user
 // record and, in any component, %u for the user's name, %n for its local part,
 // %d for its domain (of an address without one: this host's name) and %% for a
-// percent sign. The directory before the first
-// component that varies must exist at delivery, since it may be a mount point
-// that is not mounted; what lies below it is created.
+// percent sign.
+// The directory before the first component that varies must exist at delivery,
+// since it may be a mount point that is not mounted; what lies below it is
+// created.
 type Location struct {
 	text  string
 	home  bool   // root is the home of the record
@@ -137,8 +138,14 @@ func expand(part string, user *userdb.User, addr userdb.Address) (string, error)
 		}
 		b.WriteString(v)
 	}
-	return userdb.PathComponent(b.String())
+	if b.Len() > maxComponent {
+		return "", fmt.Errorf("name of a directory has %d octets, at most %d are allowed", b.Len(), maxComponent)
+	}
+	return b.String(), nil
 }
+
+// maxComponent is what one name may have in octets on every common file system.
+const maxComponent = 255
 
 func variable(name byte, user *userdb.User, addr userdb.Address) string {
 	local, domain := user.Name, addr.Domain

@@ -32,7 +32,10 @@ var failures = []struct {
 	{maildir.ErrOwner, temp(451, 3, 5, "Recipient is misconfigured")},
 	{maildir.ErrPath, temp(451, 3, 5, "Recipient is misconfigured")},
 
-	// What a machine runs out of, or what is broken.
+	// What a machine runs out of, or what is broken. What befell the spool comes
+	// first, since its errnos are not those of a mailbox.
+	{errSpoolFull, temp(452, 3, 1, "Insufficient system storage")},
+	{errSpool, temp(451, 3, 0, "Temporary internal failure")},
 	{maildir.ErrRoot, temp(451, 2, 0, "Mailbox is not available")},
 	{syscall.EDQUOT, temp(452, 2, 2, "Mailbox is full")},
 	{syscall.ENOSPC, temp(452, 3, 1, "Insufficient system storage")},
@@ -40,9 +43,12 @@ var failures = []struct {
 	{syscall.ELOOP, temp(451, 2, 0, "Mailbox is damaged")},
 	{syscall.ENOTDIR, temp(451, 2, 0, "Mailbox is damaged")},
 	{syscall.EXDEV, temp(451, 2, 0, "Mailbox is damaged")},
-	{context.DeadlineExceeded, temp(451, 4, 2, "Delivery took too long")},
+	{context.DeadlineExceeded, temp(451, 2, 0, "Mailbox did not answer in time")},
 	{context.Canceled, temp(451, 3, 2, "Delivery was interrupted")},
-	{fs.ErrPermission, temp(451, 3, 0, "Temporary failure: mailbox cannot be written")},
+	{fs.ErrPermission, temp(451, 3, 0, "Mailbox cannot be written")},
+
+	// What nobody reads any more, but the log says.
+	{errCutOff, temp(451, 4, 2, "Message did not arrive whole")},
 }
 
 func perm(code int, subject, detail uint16, text string) protocol.Reply {
@@ -52,6 +58,9 @@ func perm(code int, subject, detail uint16, text string) protocol.Reply {
 func temp(code int, subject, detail uint16, text string) protocol.Reply {
 	return protocol.Reply{Code: code, Enhanced: protocol.Enhanced{4, subject, detail}, Text: text}
 }
+
+// errCutOff: the client went away, or was too slow, before the end of the data.
+var errCutOff = errors.New("message did not arrive whole")
 
 // replyFor is the reply for a failure, nil excepted.
 func replyFor(err error) protocol.Reply {

@@ -2,10 +2,11 @@ package delivery
 
 import (
 	"bytes"
-	"fmt"
+	"errors"
 	"io"
 	"os"
 	"sync"
+	"syscall"
 
 	"github.com/lmtpd/lmtpd/delivery/maildir"
 )
@@ -14,51 +15,61 @@ import (
 // from the connection once, converted on the way, and never held in memory beyond
 // Memory.
 type Spool struct {
-	Dir    string // for files, which are unlinked as soon as they exist; never /tmp
+	Dir    string // for files, which have no name there; never /tmp
 	Memory int64  // octets up to which a body stays in memory; 0: 256 KiB; negative: none
 	CRLF   bool   // store lines with CR LF as they came, instead of with LF
 }
 
-const defaultSpoolMemory = 256 << 10
+const (
+	defaultSpoolMemory = 256 << 10
+	fileChunk          = 64 << 10 // octets collected before they are written to the file
+	maxPooled          = 2 * defaultSpoolMemory
+)
 
-// spooled is a body ready to be written. Close gives its memory or file back.
+// spooled is a body ready to be written. It is valid until Close, which gives its
+// memory or file back.
 type spooled struct {
 	maildir.Body
 	header messageHeader
-	bufs   *spoolBuffers
+	w      *spoolWriter
 }
 
-// spoolBuffers are what one message needs while it passes, kept for the next one.
-type spoolBuffers struct {
-	out  []byte // the body, or what of it waits to be written to the file
-	conv []byte // one piece of it with its line ends converted
-}
+// spoolWriters keep their buffers for the next message.
+var spoolWriters = sync.Pool{New: func() any { return new(spoolWriter) }}
 
-var spoolPool = sync.Pool{New: func() any { return new(spoolBuffers) }}
+// Causes of a *spoolError, for the table of replies.
+var (
+	errSpool     = errors.New("message could not be kept")
+	errSpoolFull = errors.New("no room to keep the message")
+)
 
 // spoolError is a failure to keep the body, as against one to receive it.
 type spoolError struct{ err error }
 
-func (e *spoolError) Error() string { return "spool: " + e.err.Error() }
+func (e *spoolError) Error() string { return "state directory: " + e.err.Error() }
 func (e *spoolError) Unwrap() error { return e.err }
+
+// Is sorts it: a quota in the state directory is not that of a mailbox.
+func (e *spoolError) Is(target error) bool {
+	switch target {
+	case errSpoolFull:
+		return errors.Is(e.err, syscall.ENOSPC) || errors.Is(e.err, syscall.EDQUOT) || errors.Is(e.err, syscall.EFBIG)
+	case errSpool:
+		return true
+	}
+	return false
+}
 
 // take reads a body to its end. size is what the client declared, or 0. An error
 // is a *spoolError, or else what reading the body ended with.
 func (s Spool) take(body io.Reader, size int64) (*spooled, error) {
-	bufs := spoolPool.Get().(*spoolBuffers)
-	w := &spoolWriter{conf: s, memory: s.Memory, out: bufs.out[:0], conv: bufs.conv}
-	if w.memory == 0 {
-		w.memory = defaultSpoolMemory
-	}
-	if size > w.memory || w.memory < 0 {
-		w.memory = 0 // no use in filling the memory first
-	}
+	w := spoolWriters.Get().(*spoolWriter)
+	w.reset(s, size)
 	err := copyBody(w, body)
 	if err == nil {
 		err = w.finish()
 	}
-	bufs.out, bufs.conv = w.out, w.conv
-	sp := &spooled{bufs: bufs, header: w.head.header}
+	sp := &spooled{w: w, header: w.head.header}
 	sp.File, sp.Size, sp.Lines = w.file, w.size, w.lines
 	if sp.File == nil {
 		sp.Data = w.out
@@ -70,31 +81,29 @@ func (s Spool) take(body io.Reader, size int64) (*spooled, error) {
 	return sp, nil
 }
 
-// copyBody leaves the pieces to the body where it knows them.
+// copyBody leaves the size of the pieces to the body where it knows them.
 func copyBody(w io.Writer, body io.Reader) error {
 	if t, ok := body.(io.WriterTo); ok {
 		_, err := t.WriteTo(w)
 		return err
 	}
-	buf := make([]byte, 32<<10)
-	_, err := io.CopyBuffer(struct{ io.Writer }{w}, body, buf)
+	_, err := io.CopyBuffer(w, body, make([]byte, 32<<10))
 	return err
 }
 
 // Close releases the body. Nothing may use it afterwards.
 func (sp *spooled) Close() error {
-	sp.Data = nil
-	if cap(sp.bufs.out) <= 2*defaultSpoolMemory {
-		spoolPool.Put(sp.bufs)
+	w := sp.w
+	sp.w, sp.Data = nil, nil
+	if cap(w.out) <= maxPooled {
+		w.file = nil
+		spoolWriters.Put(w)
 	}
 	if sp.File != nil {
 		return sp.File.Close()
 	}
 	return nil
 }
-
-// fileChunk is how much is collected before it is written to the spool file.
-const fileChunk = 64 << 10
 
 // spoolWriter converts line ends, looks at the header, and keeps the result in
 // memory until that is full and in a file from then on.
@@ -109,7 +118,21 @@ type spoolWriter struct {
 	last   byte     // last octet stored
 
 	head headerScan
-	conv []byte
+	conv []byte // one piece with its line ends converted
+}
+
+// reset makes w ready for another message, with the buffers of the last one.
+func (w *spoolWriter) reset(conf Spool, size int64) {
+	*w = spoolWriter{
+		conf: conf, memory: conf.Memory, out: w.out[:0], conv: w.conv[:0],
+		head: headerScan{held: w.head.held[:0], value: w.head.value[:0]},
+	}
+	if w.memory == 0 {
+		w.memory = defaultSpoolMemory
+	}
+	if size > w.memory || w.memory < 0 {
+		w.memory = 0 // no use in filling the memory first
+	}
 }
 
 var crlf, lf = []byte("\r\n"), []byte("\n")
@@ -166,7 +189,8 @@ func (w *spoolWriter) store(p []byte) error {
 	}
 	w.count(p)
 	if w.file == nil && w.size > w.memory {
-		if err := w.open(); err != nil {
+		var err error
+		if w.file, err = w.conf.open(); err != nil {
 			return err
 		}
 	}
@@ -198,20 +222,6 @@ func (w *spoolWriter) flush() error {
 	return err
 }
 
-// open makes the file, without a name from the first moment that we can help it.
-func (w *spoolWriter) open() error {
-	f, err := os.CreateTemp(w.conf.Dir, ".spool-*")
-	if err != nil {
-		return fmt.Errorf("state directory: %w", err)
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		f.Close()
-		return fmt.Errorf("state directory: %w", err)
-	}
-	w.file = f
-	return nil
-}
-
 // finish stores what was held back.
 func (w *spoolWriter) finish() error {
 	var err error
@@ -228,4 +238,29 @@ func (w *spoolWriter) finish() error {
 		return &spoolError{err}
 	}
 	return nil
+}
+
+// oTmpfile is O_TMPFILE, which the syscall package lacks; the number is that of
+// every architecture of Linux that Go runs on.
+const oTmpfile = 0x400000 | syscall.O_DIRECTORY
+
+// open makes a file that goes away with its last descriptor, however this process
+// ends: one that never has a name, or, where the file system has no such files,
+// one that loses it at once.
+func (s Spool) open() (*os.File, error) {
+	if s.Dir == "" {
+		return nil, errors.New("none is set")
+	}
+	f, err := os.OpenFile(s.Dir, os.O_RDWR|oTmpfile|os.O_EXCL, 0o600)
+	if err == nil || !errors.Is(err, syscall.EOPNOTSUPP) && !errors.Is(err, syscall.EISDIR) && !errors.Is(err, syscall.EINVAL) {
+		return f, err
+	}
+	if f, err = os.CreateTemp(s.Dir, ".spool-*"); err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }

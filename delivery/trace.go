@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"bytes"
 	"net"
 	"strings"
 	"time"
@@ -30,7 +31,10 @@ func (o *TraceOptions) now() time.Time {
 //	Delivered-To: this recipient
 //	Received: from client by us with LMTP id ... for <recipient>; date
 //
-// Delivered-To is what the next delivery finds a loop by.
+// Delivered-To is what the next delivery finds a loop by. Lines are folded so that
+// none passes the 998 octets of RFC 5322 section 2.1.1 with any address that the
+// address rules let through. An empty line follows where the message has no header
+// of its own: without it a reader would take the text for one.
 func (o *TraceOptions) header(m *message, r *recipient, now time.Time) []byte {
 	to := printable(r.addr.String())
 	b := make([]byte, 0, 512)
@@ -60,8 +64,11 @@ func (o *TraceOptions) header(m *message, r *recipient, now time.Time) []byte {
 	b = append(b, ">; "...)
 	b = now.AppendFormat(b, "Mon, 2 Jan 2006 15:04:05 -0700")
 	b = append(b, '\n')
+	if m.spooled != nil && m.spooled.header.bare {
+		b = append(b, '\n')
+	}
 	if o.CRLF {
-		return []byte(strings.ReplaceAll(string(b), "\n", "\r\n"))
+		return bytes.ReplaceAll(b, lf, crlf)
 	}
 	return b
 }
@@ -69,8 +76,9 @@ func (o *TraceOptions) header(m *message, r *recipient, now time.Time) []byte {
 // receivedFrom is the FROM clause for a client of the protocol: the name that it
 // gave itself and, over TCP, the address that the kernel knows (RFC 5321 section
 // 4.4). A Unix peer has no address to give.
-func receivedFrom(s *protocol.Session) string {
-	from := "from " + atomOnly(s.Hello)
+func receivedFrom(tx *protocol.Transaction) string {
+	s := tx.Session
+	from := "from " + domainOnly(s.Hello, tx.Mail.UTF8)
 	if a, ok := s.RemoteAddr.(*net.TCPAddr); ok {
 		ip := a.IP.String()
 		if strings.Contains(ip, ":") {
@@ -81,23 +89,25 @@ func receivedFrom(s *protocol.Session) string {
 	return from
 }
 
-// atomOnly keeps a client's name from breaking the structure of the field.
-func atomOnly(s string) string {
+// domainOnly keeps a client's name from breaking the structure of the field.
+// Without SMTPUTF8 the message must stay what older software can read (RFC 6531
+// section 3.7.3).
+func domainOnly(s string, utf8OK bool) string {
 	return strings.Map(func(c rune) rune {
-		if c <= ' ' || c == 0x7f || c == utf8.RuneError || strings.ContainsRune(`()<>;,"\`, c) {
+		if c <= ' ' || c == 0x7f || c == utf8.RuneError || c >= 0x80 && !utf8OK || strings.ContainsRune(`()<>;,"\`, c) {
 			return '?'
 		}
 		return c
 	}, s)
 }
 
-// printable keeps an address on its line. The protocol lets no control character
-// through; a command line might.
+// printable keeps an address on its line, and the header in UTF-8. The protocol
+// lets few of these octets through; a command line lets all.
 func printable(s string) string {
 	for i := 0; i < len(s); i++ {
-		if s[i] < ' ' || s[i] == 0x7f {
+		if s[i] < ' ' || s[i] == 0x7f || s[i] >= 0x80 && !utf8.ValidString(s) {
 			return strings.Map(func(c rune) rune {
-				if c < ' ' || c == 0x7f {
+				if c < ' ' || c == 0x7f || c == utf8.RuneError {
 					return '?'
 				}
 				return c
