@@ -173,6 +173,13 @@ func (d *delivery) createTmp() (err error) {
 	if err != nil {
 		return err
 	}
+	var st unix.Stat_t
+	if err = unix.Fstat(d.tmp, &st); err == nil {
+		err = d.notForeign(st.Uid)
+	}
+	if err != nil {
+		return d.fail(OpOpen, d.abs(rel), err)
+	}
 	for range nameTries {
 		name := d.w.newName(d.sizes())
 		abs := d.abs(path.Join(rel, name))

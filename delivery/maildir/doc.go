@@ -46,7 +46,8 @@
 // administrator's) and must exist: a home that is not mounted is never filled.
 // Below the root everything is resolved by openat2 with RESOLVE_BENEATH and
 // RESOLVE_NO_SYMLINKS relative to the root's descriptor, so that no link
-// planted by a user is followed. Linux 5.6 or newer is needed.
+// planted by a user is followed. Linux 5.6 or newer is needed. Where a target
+// names its owner, new/ and tmp/ must belong to him or to root.
 //
 // A folder that does not exist (no directory, or one without new/) is the INBOX,
 // and so is a name that cannot be a folder's: it is the sender who chooses it,

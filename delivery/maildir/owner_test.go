@@ -213,6 +213,41 @@ func TestOwnerSymlink(t *testing.T) {
 	}
 }
 
+// A directory that somebody else has put into the mailbox is not written to, even
+// if the owner could; one of root's is.
+func TestOwnerForeignDirectory(t *testing.T) {
+	needRoot(t, "switching to other accounts")
+	bob := &Owner{UID: bobUID, GID: bobGID}
+	ways(t, func(t *testing.T, w *Writer) {
+		for _, c := range []struct {
+			sub     string
+			uid     int
+			refused bool
+		}{{"new", amyUID, true}, {"tmp", amyUID, w.Before != nil}, {"new", 0, false}, {"tmp", 0, false}} {
+			root := home(t, openDir(t), "bob", bobUID, bobGID, 0o700)
+			delivered(t, w, Target{Owner: bob, Root: root, Path: "Maildir"}, "x\n")
+			dir := filepath.Join(root, "Maildir", c.sub)
+			if err := os.Chown(dir, c.uid, 0); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chmod(dir, 0o777); err != nil {
+				t.Fatal(err)
+			}
+			r := deliver(t, w, Target{Owner: bob, Root: root, Path: "Maildir"}, "x\n")
+			if !c.refused {
+				if r.Err != nil {
+					t.Errorf("%s of uid %d: %v", c.sub, c.uid, r.Err)
+				}
+				continue
+			}
+			e := wantError(t, r, syscall.EPERM, "belongs to uid 64102")
+			if e.Op != OpOpen || e.Path != dir {
+				t.Errorf("error is %+v", e)
+			}
+		}
+	})
+}
+
 func TestOwnerRefused(t *testing.T) {
 	root := t.TempDir()
 	for _, c := range []struct {

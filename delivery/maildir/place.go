@@ -177,7 +177,10 @@ func (d *delivery) setMode(fd int, abs string, mode uint32) error {
 // made a moment ago and may not have synced yet: every young mailbox is settled
 // once.
 func (d *delivery) settle() error {
-	id, born, err := identify(d.new)
+	id, uid, born, err := identify(d.new)
+	if err == nil {
+		err = d.notForeign(uid)
+	}
 	if err != nil {
 		return d.fail(OpOpen, d.abs(path.Join(d.base, "new")), err)
 	}
@@ -194,6 +197,15 @@ func (d *delivery) settle() error {
 	}
 	d.w.settled.add(id)
 	return nil
+}
+
+// notForeign refuses a directory of a third party: whoever has planted it there
+// can read the names in it, and remove or exchange the mail. Root may own it.
+func (d *delivery) notForeign(uid uint32) error {
+	if d.t.Owner == nil || uid == d.t.Owner.UID || uid == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: the directory belongs to uid %d", unix.EPERM, uid)
 }
 
 // syncParents syncs each directory from the root to the mailbox.

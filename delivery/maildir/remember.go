@@ -70,13 +70,13 @@ func (s *dirSet) add(d dirID) {
 	s.m[d] = struct{}{}
 }
 
-// identify returns the identity of an open directory and, where the file system
-// keeps it, the time it was made.
-func identify(fd int) (id dirID, born time.Time, err error) {
+// identify returns the identity of an open directory, whose it is and, where the
+// file system keeps it, the time it was made.
+func identify(fd int) (id dirID, uid uint32, born time.Time, err error) {
 	var st unix.Statx_t
-	err = unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_INO|unix.STATX_BTIME, &st)
+	err = unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_INO|unix.STATX_UID|unix.STATX_BTIME, &st)
 	if err != nil {
-		return id, born, err
+		return id, uid, born, err
 	}
 	id.dev = device{st.Dev_major, st.Dev_minor}
 	id.ino = st.Ino
@@ -84,5 +84,5 @@ func identify(fd int) (id dirID, born time.Time, err error) {
 		id.born, id.bornNanos = st.Btime.Sec, st.Btime.Nsec
 		born = time.Unix(st.Btime.Sec, int64(st.Btime.Nsec))
 	}
-	return id, born, nil
+	return id, st.Uid, born, nil
 }

@@ -34,6 +34,11 @@ type Target struct {
 	Path   string // the Maildir relative to Root, created if missing; "" means Root itself
 	Folder string // Maildir++ folder as stored (".lists"); "" or one that does not exist means INBOX
 	Header []byte // written before the body
+
+	// Account is the address whose mailbox this is, in the form of
+	// userdb.Address.String. The Writer does not look at it; it is for those
+	// who ask again whether Owner, Root and Path are that account's.
+	Account string
 }
 
 // Result is the outcome of one copy.
