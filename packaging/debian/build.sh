@@ -8,12 +8,13 @@
 # modules are fetched once, as by every go build; debian/rules then works without
 # network.
 #
-# LMTPD_DEB_VERSION=0.2.0 makes a package of that version (the tests upgrade so).
+# LMTPD_DEB_COMMIT names another commit than HEAD; LMTPD_DEB_VERSION=0.2.0 makes a
+# package of that version (the tests upgrade so).
 set -eu
 
 top=$(cd "$(dirname "$0")/../.." && pwd)
 out=${1:-$top/build/deb}
-commit=$(git -C "$top" rev-parse HEAD)
+commit=$(git -C "$top" rev-parse "${LMTPD_DEB_COMMIT:-HEAD}")
 if ! git -C "$top" diff --quiet HEAD --; then
 	echo "build.sh: building commit $commit; changes that are not committed are left out" >&2
 fi
