@@ -27,6 +27,9 @@ func (s *Session) data(ctx context.Context, arg []byte) Reply {
 		return r
 	}
 	s.put(replyStartMail)
+	if s.wire.drained() {
+		s.wire.push() // the client waits for it, whatever the handler does first
+	}
 	after := s.receive(ctx, tx)
 	after.Then = max(after.Then, r.Then)
 	return after

@@ -122,6 +122,9 @@ func (w *wire) fill() error {
 	return io.ErrNoProgress
 }
 
+// drained reports whether all input that has come was used.
+func (w *wire) drained() bool { return w.r == w.w }
+
 // grow exchanges the small buffer for a large one, shrink the reverse where what
 // is left fits.
 func (w *wire) grow() {
