@@ -1,0 +1,122 @@
+#!/bin/bash
+# Shows the Debian package on a booted systemd: builds it twice, boots Debian in a
+# container of its own with systemd as PID 1, and runs steps/ there, in the order of
+# their numbers. Only the package and Postfix are installed. "make test-package"
+# calls this; it takes minutes, wants root, and installs what it needs with apt-get.
+#
+#     test/package/run.sh [STEP...]      # steps by name or number; none: all
+#
+# SUITE=trixie takes another Debian. KEEP=1 leaves the container's files. The root
+# file system is made once and kept in build/package-test.
+set -euo pipefail
+
+top=$(cd "$(dirname "$0")/../.." && pwd)
+here=$top/test/package
+suite=${SUITE:-bookworm}
+work=$top/build/package-test
+base=$work/root-$suite
+
+say() { printf '\n==== %s\n' "$*"; }
+die() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
+
+# What cannot run here is skipped aloud; LMTPD_TEST_REQUIRE=1 makes that a failure.
+skip() {
+	[ "${LMTPD_TEST_REQUIRE:-}" != 1 ] || die "$*"
+	printf 'SKIPPED: %s\n' "$*" >&2
+	exit 0
+}
+[ "$(id -u)" = 0 ] || skip "not root: no container can be booted"
+command -v apt-get >/dev/null || skip "no apt-get: this is about a Debian package"
+
+need() { # PROGRAM PACKAGE
+	command -v "$1" >/dev/null || missing="$missing $2"
+}
+missing=
+need mmdebstrap mmdebstrap
+need systemd-nspawn systemd-container
+need dpkg-buildpackage dpkg-dev
+need dh debhelper
+need dh_apparmor dh-apparmor
+need apparmor_parser apparmor
+need lintian lintian
+if [ -n "$missing" ]; then
+	say "installing$missing"
+	# shellcheck disable=SC2086
+	install="env DEBIAN_FRONTEND=noninteractive apt-get -y -q install --no-install-recommends $missing"
+	$install || { apt-get -q update && $install; }
+fi
+
+mkdir -p "$work"
+if [ ! -e "$base/.complete" ]; then
+	say "making Debian $suite, once"
+	rm -rf "$base"
+	# Postfix is fetched and not installed: the steps do that, without a network.
+	mmdebstrap --variant=apt --include=systemd,systemd-sysv,dbus,procps --components=main \
+		--skip=cleanup/apt,cleanup/apt/lists \
+		--customize-hook='chroot "$1" apt-get -y -q --no-install-recommends --download-only install postfix' \
+		--customize-hook='touch "$1/.complete"' \
+		"$suite" "$base" "${MIRROR:-http://deb.debian.org/debian}"
+fi
+
+run=$(mktemp -d "$work/run.XXXXXX")
+cleanup() {
+	umount "$run/root" 2>/dev/null || true
+	[ -n "${KEEP:-}" ] || rm -rf "$run"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+mkdir -p "$run"/{upper,overlay,root,test,deb,again}
+
+say "the package, built twice, is the same octet for octet"
+commit=$(git -C "$top" rev-parse HEAD)
+export LMTPD_DEB_COMMIT=$commit
+build() { # DIRECTORY
+	"$top/packaging/debian/build.sh" "$1" >"$1.log" 2>&1 || { tail -40 "$1.log"; die "build.sh"; }
+}
+build "$run/deb"
+(umask 077; TZ=Asia/Tokyo build "$run/again")
+deb=$(echo "$run"/deb/lmtpd_*.deb)
+cmp "$deb" "$run/again/${deb##*/}" || die "two builds of $commit differ"
+sha256sum "$deb" | sed "s|$run/deb/||"
+
+say "lintian finds no error, and no warning that is not explained"
+lintian --fail-on error,warning --show-overrides --tag-display-limit 0 "$run"/deb/lmtpd_*.changes || die lintian
+
+say "the AppArmor profiles parse"
+apparmor_parser --skip-kernel-load --skip-cache --quiet "$top/packaging/debian/apparmor/lmtpd" || die apparmor_parser
+
+say "a newer version, to upgrade to"
+LMTPD_DEB_VERSION=999.0 build "$run/again"
+
+cp -r "$here"/steps "$here"/guest.sh "$here"/lib.sh "$run/test/"
+cp "$deb" "$run/test/lmtpd.deb"
+cp "$run"/again/lmtpd_999*.deb "$run/test/lmtpd-next.deb"
+(cd "$top" && CGO_ENABLED=0 GOTOOLCHAIN=local go build -o "$run/test/load" ./test/package/load)
+printf '%s\n' "$@" >"$run/test/only"
+
+say "booting Debian $suite"
+mount -t overlay overlay -o "lowerdir=$base,upperdir=$run/upper,workdir=$run/overlay" "$run/root"
+cat >"$run/root/etc/systemd/system/package-test.service" <<'END'
+[Unit]
+After=multi-user.target
+SuccessAction=exit
+FailureAction=exit
+FailureActionExitStatus=1
+[Service]
+Type=oneshot
+ExecStart=/test/guest.sh
+StandardOutput=tty
+StandardError=tty
+TTYPath=/dev/console
+TimeoutStartSec=infinity
+END
+mkdir -p "$run/root/etc/systemd/system/default.target.wants"
+ln -s ../package-test.service "$run/root/etc/systemd/system/default.target.wants/"
+# A machine of its own name, without a login on the console.
+echo mail.example.org >"$run/root/etc/hostname"
+ln -sf /dev/null "$run/root/etc/systemd/system/console-getty.service"
+status=0
+systemd-nspawn --quiet --register=no --keep-unit --private-network --console=pipe \
+	--directory="$run/root" --bind="$run/test:/test" --boot 2>&1 || status=$?
+[ "$status" = 0 ] || die "a step (see above; KEEP=1 keeps $run)"
+say "all steps passed"

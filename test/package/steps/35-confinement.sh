@@ -1,0 +1,27 @@
+# what the two processes may do
+exposure() { systemd-analyze security --no-pager "$1" | sed -n 's/.*Overall exposure level.*: \([0-9.]*\) .*/\1/p'; }
+at_most() { awk -v have="$2" -v most="$3" 'BEGIN { exit !(have != "" && have <= most) }' || fail "$1: $2 is more than $3"; show "$1: $2, at most $3"; }
+at_most "systemd-analyze security lmtpd.service" "$(exposure lmtpd.service)" 1.5
+at_most "systemd-analyze security lmtpd-writer.service" "$(exposure lmtpd-writer.service)" 2.5
+for unit in lmtpd lmtpd-writer; do
+	systemd-analyze verify --man=no $unit.service 2>&1 | grep -i lmtpd && fail "systemd-analyze verify $unit.service"
+	show "systemd-analyze verify $unit.service: nothing to say"
+done
+
+pid=$(main_pid) writer=$(prop lmtpd-writer.service MainPID)
+status() { sed -n "s/^$2:\t*//p" "/proc/$1/status"; }
+is "front: user" lmtpd "$(ps -o user= -p "$pid")"
+is "front: capabilities it has" 0000000000000000 "$(status "$pid" CapEff)"
+is "front: capabilities it could ever have" 0000000000000000 "$(status "$pid" CapBnd)"
+is "front: no new privileges" 1 "$(status "$pid" NoNewPrivs)"
+is "front: seccomp filter" 2 "$(status "$pid" Seccomp)"
+is "writer: capabilities it has (SETGID 0x40, SETUID 0x80)" 00000000000000c0 "$(status "$writer" CapEff)"
+is "writer: capabilities it could ever have" 00000000000000c0 "$(status "$writer" CapBnd)"
+is "writer: no new privileges" 1 "$(status "$writer" NoNewPrivs)"
+is "writer: seccomp filter" 2 "$(status "$writer" Seccomp)"
+is "writer: interfaces of its network" lo "$(nsenter -t "$writer" -n ls /sys/class/net 2>/dev/null | tr '\n' ' ' | sed 's/ $//')"
+is "front: what it sees of /home" "" "$(ls -A "/proc/$pid/root/home")"
+refuses "front: /etc is read-only" nsenter -t "$pid" -m touch /etc/lmtpd/x
+refuses "writer: /etc is read-only" nsenter -t "$writer" -m touch /etc/lmtpd/x
+refuses "front, as its user: no mail of the file's users" nsenter -t "$pid" -m setpriv --reuid=lmtpd --regid=lmtpd --clear-groups \
+	ls /srv/vmail/example.net/dora/Maildir
