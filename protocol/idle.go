@@ -13,7 +13,7 @@ import (
 // inside a transaction waits too, but is left alone.
 type idleState struct {
 	mu            sync.Mutex
-	began         bool // the deadline of this command is set
+	armed         bool // the deadline of this command is set
 	interruptible bool
 	start         time.Time
 	why           Reply // the reply that an interrupt wants
@@ -21,18 +21,34 @@ type idleState struct {
 
 var errInterrupted = errors.New("protocol: session interrupted by the server")
 
-// begin notes that the session waits for a command, and sets the deadline for
-// the whole of it: octets that trickle in do not move it. closing is read under
-// the lock that interrupt takes, so that one of the two sees the other.
-func (i *idleState) begin(conn net.Conn, deadline time.Time, interruptible bool, closing *atomic.Bool) error {
+// begin notes that the session waits for a command. closing is read under the lock
+// that interrupt takes, so that one of the two sees the other.
+func (i *idleState) begin(interruptible bool, closing *atomic.Bool) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if interruptible && (i.why.Code != 0 || closing.Load()) {
 		return errInterrupted
 	}
-	if !i.began {
-		i.began, i.interruptible = true, interruptible
-		i.start = time.Now()
+	if !i.interruptible {
+		i.interruptible, i.start = interruptible, time.Now()
+	}
+	return nil
+}
+
+// arm sets the deadline for the whole of a command: octets that trickle in do not
+// move it.
+func (i *idleState) arm(conn net.Conn, timeout time.Duration) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.interruptible && i.why.Code != 0 {
+		return errInterrupted // while the replies were written
+	}
+	if !i.armed {
+		i.armed = true
+		var deadline time.Time
+		if timeout > 0 {
+			deadline = time.Now().Add(timeout)
+		}
 		conn.SetReadDeadline(deadline)
 	}
 	return nil
@@ -41,7 +57,7 @@ func (i *idleState) begin(conn net.Conn, deadline time.Time, interruptible bool,
 // busy notes that the session has a command to work on.
 func (i *idleState) busy() {
 	i.mu.Lock()
-	i.began, i.interruptible = false, false
+	i.armed, i.interruptible = false, false
 	i.mu.Unlock()
 }
 

@@ -8,7 +8,6 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
-	"time"
 )
 
 // Session is one connection. Hooks and the handler may read its fields, and use
@@ -131,15 +130,15 @@ func (s *Session) greet(ctx context.Context) Reply {
 // wait is called when the session has run out of input. Outside a transaction a
 // server that wants to end the session may do it here.
 func (s *Session) wait() error {
+	// Idle first, then the replies: who has read a reply finds the session idle.
+	if err := s.idle.begin(s.tx == nil, &s.srv.closing); err != nil {
+		return err
+	}
 	if err := s.wire.flush(); err != nil {
 		return err
 	}
-	var deadline time.Time
-	if d := s.srv.timeouts.Command; d > 0 {
-		deadline = time.Now().Add(d)
-	}
 	s.wire.shrink()
-	return s.idle.begin(s.wire.conn, deadline, s.tx == nil, &s.srv.closing)
+	return s.idle.arm(s.wire.conn, s.srv.timeouts.Command)
 }
 
 // lost ends the session after an error of the connection.
