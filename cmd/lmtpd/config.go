@@ -33,6 +33,8 @@ type config struct {
 	Limits         limitsConfig   `toml:"limits"`
 	Delivery       deliveryConfig `toml:"delivery"`
 	Log            logConfig      `toml:"log"`
+	Metrics        metricsConfig  `toml:"metrics"`
+	Status         statusConfig   `toml:"status"`
 
 	doc *document // where each key stands, for errors found later
 }
@@ -98,6 +100,20 @@ type logConfig struct {
 	Target logTarget `toml:"target" example:"\"auto\""`
 }
 
+// metricsConfig is where Prometheus asks. An empty Address: nowhere.
+type metricsConfig struct {
+	Address optionalSocket `toml:"address" example:"\"unix:/run/lmtpd/metrics.sock\""` // a Unix socket or a loopback address
+	Mode    fileMode       `toml:"mode" example:"\"0660\""`
+	Group   string         `toml:"group" example:"\"prometheus\""`
+}
+
+// statusConfig is where `lmtpd status` asks. An empty Socket: nowhere.
+type statusConfig struct {
+	Socket optionalSocket `toml:"socket" example:"\"/run/lmtpd/status.sock\""` // a Unix socket
+	Mode   fileMode       `toml:"mode" example:"\"0600\""`
+	Group  string         `toml:"group" example:"\"adm\""`
+}
+
 // defaultConfig is the configuration of an empty file. Hostname stays empty here:
 // loadConfig asks the machine only where the file says nothing.
 func defaultConfig() *config {
@@ -125,7 +141,9 @@ func defaultConfig() *config {
 			MaxReceived:    100,
 			DeliverTimeout: duration(580 * time.Second),
 		},
-		Log: logConfig{Level: logLevelInfo, Format: logFormatText, Target: logTargetAuto},
+		Log:     logConfig{Level: logLevelInfo, Format: logFormatText, Target: logTargetAuto},
+		Metrics: metricsConfig{Mode: 0o660},
+		Status:  statusConfig{Socket: optionalSocket{socketAddress{Network: "unix", Address: defaultStatusSocket}}, Mode: 0o600},
 	}
 }
 

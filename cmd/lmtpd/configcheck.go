@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"path/filepath"
 	"strings"
 	"time"
@@ -20,6 +21,7 @@ func (c *config) validate() {
 	c.validateListen()
 	c.validateUserdb()
 	c.validateLimits()
+	c.validateOperator()
 }
 
 func (c *config) validateListen() {
@@ -107,6 +109,24 @@ func (c *config) validateLimits() {
 	}
 	atLeast("delivery.max_received", c.Delivery.MaxReceived, 1)
 	aTime("delivery.deliver_timeout", c.Delivery.DeliverTimeout)
+}
+
+// validateOperator keeps figures and logs of mail on this machine.
+func (c *config) validateOperator() {
+	if a := c.Metrics.Address; a.Network == "tcp" {
+		host, _, _ := net.SplitHostPort(a.Address)
+		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			c.doc.report("metrics.address", a.String()+" can be reached from other machines", `use a loopback address such as "tcp:127.0.0.1:9825", or a Unix socket, and a proxy with access control before it`)
+		}
+		for _, name := range []string{"mode", "group"} {
+			if c.doc.has("metrics." + name) {
+				c.doc.report("metrics."+name, "a TCP socket has no "+name, "remove it, or use a Unix socket")
+			}
+		}
+	}
+	if c.Status.Socket.Network == "tcp" {
+		c.doc.report("status.socket", c.Status.Socket.String()+" is no Unix socket", `write a path such as "/run/lmtpd/status.sock", or "" for none`)
+	}
 }
 
 func (c *config) checkAbsolute(key, path string) {

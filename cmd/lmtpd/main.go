@@ -6,7 +6,9 @@
 //	build.go       from the configuration to the parts    check.go, deliver.go, send.go
 //	config*.go     the configuration file
 //	listeners.go   sockets, across reloads                inherit.go  those that systemd passes
-//	notify.go      what systemd is told                   logging.go
+//	notify.go      what systemd is told                   logging.go, journal.go
+//	observer.go    what operators can ask: metrics.go, activity.go; on endpoint.go
+//	status.go      lmtpd status
 package main
 
 import (
@@ -77,7 +79,7 @@ func rootCommand() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate("lmtpd {{.Version}}\n")
-	root.AddCommand(serveCommand(), tryCommand(), checkCommand(), deliverCommand(), sendCommand(), versionCommand())
+	root.AddCommand(serveCommand(), tryCommand(), checkCommand(), deliverCommand(), sendCommand(), statusCommand(), versionCommand())
 	return root
 }
 

@@ -45,6 +45,8 @@ type daemon struct {
 	listeners *listeners
 	notify    *notifier
 	counts    outcomeCounts
+	observer  *observer  // nil: nobody asks
+	endpoints *endpoints // of observer
 
 	agents  agents
 	current *service
@@ -77,6 +79,12 @@ func serve(path string) error {
 		return &exitError{exitConfig, err.Error()}
 	}
 	d := &daemon{path: path, log: log, listeners: newListeners(inherited, log), notify: &notifier{log}, pings: make(chan struct{})}
+	d.observer = newObserver(time.Now)
+	d.endpoints = &endpoints{log: log, observer: d.observer}
+	defer d.endpoints.close()
+	if err := d.endpoints.apply(c); err != nil {
+		return &exitError{exitConfig, err.Error()}
+	}
 	if err := d.start(c); err != nil {
 		d.listeners.close()
 		return &exitError{exitConfig, err.Error()}
@@ -125,8 +133,17 @@ func (d *daemon) start(c *config) error {
 	if err != nil {
 		return err
 	}
-	agent.Report = d.counts.add
-	return d.startAgent(c, agent)
+	agent.Report = func(o delivery.Outcome) {
+		d.counts.add(o)
+		d.observer.outcome(o)
+	}
+	var databases []*lookupCounts
+	agent.Users, databases = d.observer.observe(agent.Users)
+	if err := d.startAgent(c, agent); err != nil {
+		return err
+	}
+	d.observer.loaded(d.path, d.current.addresses(), databases)
+	return nil
 }
 
 func (d *daemon) startAgent(c *config, agent *delivery.Agent) error {
@@ -142,6 +159,9 @@ func (d *daemon) startAgent(c *config, agent *delivery.Agent) error {
 		if srv == nil {
 			srv = buildServer(c, b.Protocol, &d.agents, d.log)
 			s.servers[b.Protocol] = srv
+			if d.observer != nil {
+				d.observer.watch(srv, b.Protocol)
+			}
 		}
 		go func() {
 			err := srv.Serve(b.Listener)
@@ -182,7 +202,11 @@ func (d *daemon) reload() {
 		for _, line := range strings.Split(err.Error(), "\n") {
 			d.log.Error("configuration refused, the old one stays", "error", line)
 		}
+		d.observer.refused(err)
 	} else {
+		if err := d.endpoints.apply(c); err != nil {
+			d.log.Error("a socket for operators stays as it was", "error", err)
+		}
 		d.log.Info("configuration reloaded", "config", d.path, "sockets", d.current.addresses())
 	}
 	d.notify.ready(d.status())
