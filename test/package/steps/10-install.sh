@@ -1,5 +1,5 @@
 # the package alone: sockets are open, nothing runs
-apt-get -y -q install /test/lmtpd.deb >/tmp/apt.log 2>&1 || { cat /tmp/apt.log; fail "apt install"; }
+apt-get -y -q --no-install-recommends install /test/lmtpd.deb >/tmp/apt.log 2>&1 || { cat /tmp/apt.log; fail "apt install"; }
 is "lmtpd.socket" active "$(prop lmtpd.socket ActiveState)"
 is "lmtpd-writer.socket" active "$(prop lmtpd-writer.socket ActiveState)"
 is "lmtpd-postfix.socket, without Postfix" inactive "$(prop lmtpd-postfix.socket ActiveState)"
