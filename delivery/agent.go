@@ -156,12 +156,7 @@ func (a *Agent) Submit(ctx context.Context, env Envelope, body io.Reader) ([]Out
 		return nil, err
 	}
 	defer m.spooled.Close()
-	var mu sync.Mutex
-	a.deliver(ctx, m, func(i int, o Outcome) {
-		mu.Lock()
-		defer mu.Unlock()
-		outcomes[known[i]] = o
-	})
+	a.deliver(ctx, m, func(i int, o Outcome) { outcomes[known[i]] = o })
 	return outcomes, nil
 }
 
@@ -185,7 +180,7 @@ func (a *Agent) spool(m *message, size int64, body io.Reader) (err error) {
 }
 
 // deliver writes one copy for each distinct recipient and calls settle once for
-// each index of m.rcpts, from any goroutine.
+// each index of m.rcpts, as soon as its outcome is known.
 func (a *Agent) deliver(ctx context.Context, m *message, settle func(i int, o Outcome)) {
 	finish := func(i int, o Outcome) {
 		a.report(o)
@@ -213,10 +208,7 @@ func (a *Agent) deliver(ctx context.Context, m *message, settle func(i int, o Ou
 			Header: a.Trace.header(m, r, now),
 		})
 	}
-	if len(targets) == 0 {
-		return
-	}
-	a.Writer.Deliver(ctx, m.spooled.Body, targets, func(t int, res maildir.Result) {
+	a.write(ctx, m.spooled.Body, targets, func(t int, res maildir.Result) {
 		for n, i := range groups[t] {
 			o := m.outcome(i)
 			o.fill(res)
@@ -224,6 +216,31 @@ func (a *Agent) deliver(ctx context.Context, m *message, settle func(i int, o Ou
 			finish(i, o)
 		}
 	})
+}
+
+// write has the Writer write the targets and calls done with each result, in this
+// goroutine: a client that does not read its replies, or a log that is slow, must
+// not hold up a thread that others need to write.
+func (a *Agent) write(ctx context.Context, b maildir.Body, targets []maildir.Target, done func(int, maildir.Result)) {
+	if len(targets) == 0 {
+		return
+	}
+	type result struct {
+		i int
+		maildir.Result
+	}
+	results := make(chan result, len(targets))
+	go func() {
+		defer close(results)
+		a.Writer.Deliver(ctx, b, targets, func(i int, r maildir.Result) { results <- result{i, r} })
+	}()
+	defer func() {
+		for range results { // done has panicked: the body is in use until the end all the same
+		}
+	}()
+	for r := range results {
+		done(r.i, r.Result)
+	}
 }
 
 // newID names a message in replies, Received fields and logs; unique across restarts.

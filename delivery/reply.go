@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"sync"
 	"syscall"
 
 	"github.com/lmtpd/lmtpd/delivery/maildir"
@@ -81,15 +80,12 @@ func delivered(id string) protocol.Reply {
 // or a permanent failure only where they agree, else a temporary failure, so that
 // no recipient is lost.
 type worstReply struct {
-	mu    sync.Mutex
 	first protocol.Reply
 	mixed bool
 	temp  protocol.Reply
 }
 
 func (w *worstReply) add(r protocol.Reply) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	switch {
 	case r.Temporary():
 		w.temp = r
@@ -101,8 +97,6 @@ func (w *worstReply) add(r protocol.Reply) {
 }
 
 func (w *worstReply) reply(id string) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	switch {
 	case w.temp.Code != 0:
 		return w.temp

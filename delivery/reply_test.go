@@ -18,7 +18,9 @@ import (
 // The whole table, with the words that clients read.
 func TestReplyTable(t *testing.T) {
 	mailbox := func(err error) error { return &maildir.Error{Op: maildir.OpWrite, Path: "/home/bob", Err: err} }
-	spool := func(err error) error { return &spoolError{&fs.PathError{Op: "write", Path: "/var/lib/lmtpd", Err: err}} }
+	spool := func(err error) error {
+		return &spoolError{&fs.PathError{Op: "write", Path: "/var/lib/lmtpd", Err: err}}
+	}
 	seen := map[error]bool{}
 	for _, test := range []struct {
 		err  error
@@ -108,17 +110,17 @@ func TestWorstReply(t *testing.T) {
 func TestLoops(t *testing.T) {
 	m := &message{spooled: &spooled{header: messageHeader{received: 31, deliveredTo: []string{"x@y", "BOB@example.org", `"a b"@example.org`}}}}
 	for _, test := range []struct {
-		agent  Agent
+		agent  *Agent
 		local  string
 		want   error
 		detail string
 	}{
-		{Agent{LoopCheck: true}, "bob", errLoop, ""},
-		{Agent{LoopCheck: true}, "a b", errLoop, ""},
-		{Agent{LoopCheck: true}, "ann", nil, ""},
-		{Agent{}, "bob", nil, ""},
-		{Agent{MaxReceived: 31}, "bob", nil, ""},
-		{Agent{MaxReceived: 30}, "bob", errHops, "31, and 30 are allowed"},
+		{&Agent{LoopCheck: true}, "bob", errLoop, ""},
+		{&Agent{LoopCheck: true}, "a b", errLoop, ""},
+		{&Agent{LoopCheck: true}, "ann", nil, ""},
+		{&Agent{}, "bob", nil, ""},
+		{&Agent{MaxReceived: 31}, "bob", nil, ""},
+		{&Agent{MaxReceived: 30}, "bob", errHops, "31, and 30 are allowed"},
 	} {
 		err := test.agent.loops(m, rcptOf(test.local, "example.org"))
 		if !errors.Is(err, test.want) || err != nil && !strings.Contains(err.Error(), test.detail) {
