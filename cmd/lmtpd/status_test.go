@@ -39,7 +39,7 @@ func TestStatusScreen(t *testing.T) {
 		"listening      lmtp unix:/run/lmtpd/lmtp.sock\n               smtp tcp:127.0.0.1:25\n",
 		"sessions       0 open, 0 since the start\n",
 		"  last minute          1         1        1  0.1   0.02\n",
-		"       any      0        0         0       0\n",
+		" any      0        0         0       0\n",
 		"      5ms  ", "  bob  abc-1\n", "        1s  ", "  eve  abc-2\n",
 		"  eve@example.org  452 4.2.2  queue id 4XyZ\n      maildir: write: disk quota exceeded\n",
 		`  no\x1b[2J@example.org  550 5.1.1` + "\n      no such user\n",
