@@ -7,6 +7,7 @@ import (
 	"math"
 	"path"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,18 +19,24 @@ const (
 	interrupts  = 100         // times a call is repeated after EINTR
 )
 
-// delivery is one copy on its way into one mailbox. Its steps are methods, each
-// to be called once and in order, with the owner's credentials:
+// delivery is one copy on its way into one mailbox. Its phases are methods, each
+// to be called once and in order, by one goroutine at a time:
 //
-//	place, create, write, sync, name, syncDir
+//	prepare (place, create, write), syncFile, giveName, syncName, end
 //
-// A step that fails leaves the rest to discard.
+// A phase that fails leaves the rest to end.
 type delivery struct {
-	ctx  context.Context
-	w    *Writer
-	body *Body
-	t    *Target
-	res  Result
+	ctx   context.Context
+	w     *Writer
+	body  *Body
+	t     *Target
+	index int   // of the target
+	size  int64 // octets of the file
+	res   Result
+
+	shared bool         // goes with other copies
+	claim  atomic.Int32 // who tells the outcome
+	hung   atomic.Bool  // a single copy: it hangs, or has come back
 
 	base string // the mailbox below the root: path, or path and folder
 	made int    // depth of the topmost directory that got a new one, or nothingMade
@@ -43,69 +50,141 @@ type delivery struct {
 	newName string      // the file's name in new/, once it has one
 }
 
-func newDelivery(ctx context.Context, w *Writer, b *Body, t *Target) *delivery {
+func newDelivery(ctx context.Context, w *Writer, b *Body, t *Target, index int) *delivery {
+	size := int64(len(t.Header)) + b.Size
 	return &delivery{
-		ctx: ctx, w: w, body: b, t: t, made: nothingMade,
+		ctx: ctx, w: w, body: b, t: t, index: index, size: size, made: nothingMade,
 		root: -1, new: -1, tmp: -1, file: -1,
-		res: Result{Size: int64(len(t.Header)) + b.Size},
+		res: Result{Size: size},
 	}
 }
 
-// errUnfinished stands until the last step is done: whatever ends a delivery
-// early must not look like a success.
+// errUnfinished stands until a bracket of the owner's credentials has been run to
+// its end: whatever ends it early must not look like a success.
 var errUnfinished = errors.New("delivery was not finished")
 
-// run takes all steps. The outcome is in d.res.
-func (d *delivery) run() {
-	defer d.close()
-	d.res.Err = errUnfinished
-	begin := d.w.now()
-	err := d.place()
-	if err == nil {
-		err = d.store(begin)
-		if errors.Is(err, errUnnamed) {
-			// The file system makes unnamed files but cannot name them. Take the
-			// classic way, and if that works take it at once the next time.
-			_ = d.discard() // it has no name
-			d.classic = true
-			if err = d.store(d.w.now()); err == nil {
-				d.w.named.add(d.dev)
-			}
-		}
+// asOwner runs steps with the owner's credentials.
+func (d *delivery) asOwner(steps func() error) error {
+	err := errUnfinished
+	if e := d.w.as(d.t.Owner, func() { err = steps() }); e != nil {
+		return d.fail(OpBecome, d.t.Root, e)
 	}
-	d.res.Err = err
-	if err != nil {
-		var e *Error
-		if left := d.discard(); left != nil && errors.As(err, &e) {
-			e.Err = fmt.Errorf("%w; a redelivery makes a second copy: %v", e.Err, left)
-		}
-	}
+	return err
 }
 
-// store takes the steps from the open mailbox to the synced name.
-func (d *delivery) store(begin time.Time) error {
-	lap := func(to *time.Duration) {
-		now := d.w.now()
-		*to, begin = now.Sub(begin), now
+// steps are all phases in one, for a copy that goes by itself.
+func (d *delivery) steps() error {
+	err := d.writeFile()
+	if err == nil {
+		err = d.syncFile()
 	}
+	if err == nil {
+		err = d.nameFile()
+	}
+	if err == nil {
+		err = d.syncName()
+	}
+	return err
+}
+
+// prepare is the first phase.
+func (d *delivery) prepare() error { return d.asOwner(d.writeFile) }
+
+// writeFile finds or makes the mailbox and writes the file.
+func (d *delivery) writeFile() error {
+	begin := d.w.now()
+	if err := d.place(); err != nil {
+		return err
+	}
+	return d.fill(begin)
+}
+
+// fill makes the file and writes it. It begins the write-back of a copy that goes
+// with others, so that the disk is at work before the first sync.
+func (d *delivery) fill(begin time.Time) error {
 	if err := d.create(); err != nil {
 		return err
 	}
-	lap(&d.res.Open)
+	opened := d.w.now()
+	d.res.Open += opened.Sub(begin)
 	if err := d.write(); err != nil {
 		return err
 	}
-	lap(&d.res.Write)
-	if err := d.sync(); err != nil {
-		return err
+	if d.shared && d.w.Durability != None {
+		// A hint: where it is not understood, the sync does all the work.
+		_ = unix.SyncFileRange(d.file, 0, 0, unix.SYNC_FILE_RANGE_WRITE)
 	}
-	lap(&d.res.Sync)
-	if err := d.name(); err != nil {
-		return err
-	}
-	err := d.syncDir()
-	lap(&d.res.Name)
+	d.res.Write += d.w.now().Sub(opened)
+	return nil
+}
+
+// syncFile is the second phase. A descriptor needs nobody's credentials.
+func (d *delivery) syncFile() error {
+	begin := d.w.now()
+	err := d.sync()
+	d.res.Sync += d.w.now().Sub(begin)
 	return err
+}
+
+// giveName is the third phase.
+func (d *delivery) giveName() error { return d.asOwner(d.nameFile) }
+
+// nameFile gives the file its name. From its first step on, only the copy itself
+// can say what became of it.
+func (d *delivery) nameFile() error {
+	if !d.claim.CompareAndSwap(claimFree, claimNaming) {
+		return d.fail(OpWait, d.t.Root, context.DeadlineExceeded)
+	}
+	begin := d.w.now()
+	err := d.name()
+	if errors.Is(err, errUnnamed) {
+		// The file system makes unnamed files but cannot name them. Take the
+		// classic way, and if that works take it at once the next time.
+		_ = d.discard() // it has no name
+		d.classic = true
+		if err = d.again(); err == nil {
+			d.w.named.add(d.dev)
+		}
+	}
+	d.res.Name += d.w.now().Sub(begin)
+	return err
+}
+
+// again writes the file once more, by way of tmp/, and names it.
+func (d *delivery) again() error {
+	err := d.fill(d.w.now())
+	if err == nil {
+		err = d.sync()
+	}
+	if err == nil {
+		err = d.name()
+	}
+	return err
+}
+
+// syncName is the last phase.
+func (d *delivery) syncName() error {
+	begin := d.w.now()
+	err := d.syncDir()
+	d.res.Name += d.w.now().Sub(begin)
+	return err
+}
+
+// end notes the outcome, takes back what a failure left, and closes everything.
+func (d *delivery) end(err error) {
+	d.res.Err = err
+	if err == nil {
+		d.close()
+		return
+	}
+	// What is taken back belongs to the owner, and so does the directory.
+	var left error
+	_ = d.asOwner(func() error { left = d.discard(); return nil })
+	var e *Error
+	if left != nil && errors.As(err, &e) {
+		e.Err = fmt.Errorf("%w; a redelivery makes a second copy: %v", e.Err, left)
+	}
+	d.close()
 }
 
 // do takes one system call of a step: the test's seam first, again if a signal

@@ -22,6 +22,16 @@
 // A reader therefore never sees an incomplete file, and a copy reported without
 // an error survives a power cut. Nothing is reported as delivered before step 6.
 //
+// # Many copies of one message
+//
+// The copies of one call go through these steps in phases: all are written (steps 1
+// to 3, and the disk is told to begin), then all are synced, then all are named,
+// then each directory is synced. The first sync of a phase commits the journal for
+// the others, which makes this several times as fast as one copy after the other
+// (phases.go). Each copy keeps its own error, and the order of its own steps is the
+// one above. A copy that hangs in a system call is let go its own way after a
+// quarter of a second, so that the others need not wait for it.
+//
 // # Loss or duplicate
 //
 // The context is looked at before each step up to the naming and never after

@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 )
@@ -94,19 +96,18 @@ func eachStep(t *testing.T, f func(t *testing.T, root string, n int, op string, 
 func TestFaultAtEachStep(t *testing.T) {
 	for _, errno := range []syscall.Errno{syscall.EIO, syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE} {
 		eachStep(t, func(t *testing.T, root string, n int, op string, tg Target, b Body, force func(string) error) {
-			step, current := 0, 0
-			w := &Writer{Parallel: 1, Before: func(op, path string) error {
-				if err := force(op); err != nil || current != 0 {
+			other := memoryDir(t)
+			var step atomic.Int64
+			w := &Writer{Before: func(op, path string) error {
+				if err := force(op); err != nil || strings.HasPrefix(path, other) {
 					return err
 				}
-				step++
-				if step-1 == n {
+				if step.Add(1)-1 == int64(n) {
 					return errno
 				}
 				return nil
 			}}
-			w.Deliver(t.Context(), b, []Target{tg, {Root: root, Path: "near"}}, func(i int, r Result) {
-				current = i + 1
+			w.Deliver(t.Context(), b, []Target{tg, {Root: other, Path: "near"}}, func(i int, r Result) {
 				if i != 0 && r.Err != nil {
 					t.Errorf("the next copy: %v", r.Err)
 				}
@@ -115,7 +116,7 @@ func TestFaultAtEachStep(t *testing.T) {
 				}
 			})
 			wantEmpty(t, filepath.Join(root, tg.Path))
-			if got := messages(t, filepath.Join(root, "near")); len(got) != 1 {
+			if got := messages(t, filepath.Join(other, "near")); len(got) != 1 {
 				t.Errorf("%d messages beside it, want 1", len(got))
 			}
 			if r := deliverBody(t, &Writer{}, tg, b); r.Err != nil {

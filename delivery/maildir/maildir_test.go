@@ -312,10 +312,10 @@ func TestBounds(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if most > parallel {
-		t.Errorf("%d copies at a time, want at most %d", most, parallel)
+	if most > parallel*len(targets) {
+		t.Errorf("%d copies at a time, want at most %d", most, parallel*len(targets))
 	}
-	if most := 4 * parallel; descriptors > most {
+	if most := 4 * parallel * len(targets); descriptors > most {
 		t.Errorf("%d descriptors, want at most %d", descriptors, most)
 	}
 	if now := len(entries(t, "/proc/self/fd")); now > base {

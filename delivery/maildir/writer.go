@@ -13,12 +13,17 @@ import (
 
 // Body is a message body as it is to be stored, line ends already converted.
 // All targets of a call share it. It is only read, and must not change until
-// Deliver returns.
+// Deliver returns, or until it is released where it was retained.
 type Body struct {
 	Data  []byte   // the whole body when it is in memory, else nil
 	File  *os.File // read from offset 0 without moving the file's own offset
 	Size  int64    // octets
 	Lines int64    // number of LF not preceded by CR, so that W= is known without reading
+
+	// Retain, if set, allows Deliver to return at its deadline although a system
+	// call hangs that may yet read the body: it is called at most once, before
+	// Deliver returns, and release when the body is no longer used.
+	Retain func() (release func())
 }
 
 // Owner is the account a copy is written as.
@@ -93,14 +98,13 @@ const (
 // must not change after the first call, and a Writer must not be copied. Its
 // methods may be called from several goroutines.
 //
-// One copy holds at most four descriptors at a time, so the Writer as a whole
-// holds at most four times Parallel.
+// A copy on its way holds two descriptors, and two more at its beginning.
 type Writer struct {
 	Hostname   string           // last part of file names; "" means "localhost"
 	DirMode    os.FileMode      // of directories it makes, whatever the umask; 0 means 0700
 	FileMode   os.FileMode      // of messages, whatever the umask; 0 means 0600
 	Durability Durability       // Full by default
-	Parallel   int              // copies written at a time by all calls together; 0 means DefaultParallel
+	Parallel   int              // batches of up to 64 copies written at a time by all calls together; 0 means DefaultParallel
 	MinUID     uint32           // lowest uid it switches to; 0 means DefaultMinUID
 	Clock      func() time.Time // nil means time.Now
 
@@ -112,57 +116,93 @@ type Writer struct {
 	once    sync.Once
 	slots   chan struct{}
 	serial  atomic.Uint64 // deliveries so far, part of each name
+	hung    hungCopies    // copies that nobody waits for any more
 	named   deviceSet     // devices without unnamed files
 	settled dirSet        // mailboxes whose parents are known to be on disk
 }
 
 // Deliver writes the body to each target. It calls done exactly once for each,
 // with the target's index, in any order and from any goroutine, and returns
-// when all calls have returned. The failure of one target never touches another.
+// when all calls have returned. The failure of one target never touches
+// another, and one that hangs does not hold the others up.
 //
 // ctx bounds the wait for a free slot and every step before the message has its
-// name; a copy that ctx ended was certainly not delivered. A system call that
-// hangs is not interrupted.
+// name; a copy that ctx ended was certainly not delivered. That holds for a
+// system call that hangs too, if the body can be retained.
 func (w *Writer) Deliver(ctx context.Context, b Body, targets []Target, done func(i int, r Result)) {
-	w.once.Do(func() { w.slots = make(chan struct{}, w.parallel()) })
-	workers := min(len(targets), w.parallel())
-	if workers == 1 {
-		for i := range targets {
-			done(i, w.deliverOne(ctx, &b, &targets[i]))
-		}
+	if len(targets) == 0 {
 		return
 	}
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range workers {
-		wg.Go(func() {
-			for i := next.Add(1) - 1; i < int64(len(targets)); i = next.Add(1) - 1 {
-				done(int(i), w.deliverOne(ctx, &b, &targets[i]))
-			}
-		})
+	w.once.Do(func() { w.slots = make(chan struct{}, w.parallel()) })
+	c := &call{w: w, ctx: ctx, done: done, retain: b.Retain, all: make(chan struct{})}
+	c.copies = make([]*delivery, len(targets))
+	c.unsettled.Store(int64(len(targets)))
+	c.using.Store(int64(len(targets)) + 1)
+	for i := range targets {
+		c.copies[i] = newDelivery(ctx, w, &b, &targets[i], i)
+		c.copies[i].shared = len(targets) > 1
 	}
-	wg.Wait()
+	if len(targets) == 1 {
+		c.single(c.copies[0])
+	} else {
+		go c.run()
+	}
+	c.wait()
+	c.unused()
 }
 
-// deliverOne writes one copy once a slot is free.
-func (w *Writer) deliverOne(ctx context.Context, b *Body, t *Target) Result {
-	d := newDelivery(ctx, w, b, t)
-	if err := d.check(); err != nil {
-		d.res.Err = err
-		return d.res
+// run takes the copies through the phases, a batch at a time.
+func (c *call) run() {
+	for rest := c.copies; len(rest) > 0; {
+		n := min(batchSize, len(rest))
+		c.batch(rest[:n])
+		rest = rest[n:]
 	}
-	select {
-	case w.slots <- struct{}{}:
-		defer func() { <-w.slots }()
-	case <-ctx.Done():
-		d.res.Err = d.fail(OpWait, t.Root, context.Cause(ctx))
-		return d.res
-	}
-	if err := w.as(t.Owner, d.run); err != nil {
-		d.res.Err = d.fail(OpBecome, t.Root, err)
-	}
-	return d.res
 }
+
+// batch waits for a slot and takes its copies through the phases.
+func (c *call) batch(copies []*delivery) {
+	ready := copies[:0:0]
+	for _, d := range copies {
+		if c.admit(d) {
+			ready = append(ready, d)
+		}
+	}
+	if len(ready) == 0 || !c.slot(ready) {
+		return
+	}
+	defer c.w.freeSlot()
+	c.together(ready)
+}
+
+// admit settles a copy at once that need not be begun.
+func (c *call) admit(d *delivery) bool {
+	err := d.check()
+	if err == nil {
+		if err = c.w.busy(d); err != nil {
+			err = d.fail(OpWait, d.t.Root, err)
+		}
+	}
+	if err != nil {
+		c.settle(d, err)
+	}
+	return err == nil
+}
+
+// slot waits for a slot, or settles the copies when the context ends first.
+func (c *call) slot(copies []*delivery) bool {
+	select {
+	case c.w.slots <- struct{}{}:
+		return true
+	case <-c.ctx.Done():
+	}
+	for _, d := range copies {
+		c.settle(d, d.fail(OpWait, d.t.Root, context.Cause(c.ctx)))
+	}
+	return false
+}
+
+func (w *Writer) freeSlot() { <-w.slots }
 
 func (w *Writer) parallel() int {
 	if w.Parallel <= 0 {
