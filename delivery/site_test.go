@@ -31,6 +31,7 @@ type site struct {
 	state  string
 	lmtp   *protocoltest.Server
 	smtp   *protocoltest.Server
+	limits protocol.Limits
 
 	log      lockedBuffer
 	mu       sync.Mutex
@@ -68,7 +69,7 @@ func memoryDir(t testing.TB) string {
 // fields before start.
 func newSite(t testing.TB, users ...string) *site {
 	t.Helper()
-	s := &site{dir: memoryDir(t)}
+	s := &site{dir: memoryDir(t), limits: protocol.Limits{MessageSize: 64 << 20}}
 	s.state = filepath.Join(s.dir, "state")
 	if err := os.Mkdir(s.state, 0o700); err != nil {
 		t.Fatal(err)
@@ -131,7 +132,7 @@ func (s *site) start(t testing.TB) *site {
 	make := func(mode protocol.Mode) *protocoltest.Server {
 		srv := protocoltest.NewUnstartedServer(mode, s.agent)
 		srv.Config.Policy = protocol.Policy{Rcpt: s.agent.Rcpt}
-		srv.Config.Limits.MessageSize = 64 << 20
+		srv.Config.Limits = s.limits
 		srv.Config.Newlines = protocol.NewlinesPreserve
 		srv.Config.Log = s.agent.Log
 		t.Cleanup(srv.Close)
