@@ -23,6 +23,8 @@ type Server struct {
 
 	listener net.Listener
 	dir      string
+	mu       sync.Mutex
+	conns    []net.Conn // every one that was accepted
 	served   chan struct{}
 	once     sync.Once
 }
@@ -79,13 +81,26 @@ func (s *Server) serve(l net.Listener) {
 	s.Network, s.Addr = l.Addr().Network(), l.Addr().String()
 	go func() {
 		defer close(s.served)
-		s.Config.Serve(l)
+		s.Config.Serve(trackingListener{l, s})
 	}()
 }
 
-// Close shuts the server down, cutting sessions off, and returns when they have ended.
+// CloseClientConnections cuts every session off; the server goes on.
+func (s *Server) CloseClientConnections() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.conns {
+		c.Close()
+	}
+}
+
+// Close shuts the server down, cutting sessions off, and returns when they have
+// ended. A handler that hangs, and does not mind its context, hangs Close too.
 func (s *Server) Close() {
 	s.once.Do(func() {
+		if s.listener == nil {
+			return // never started
+		}
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		s.Config.Shutdown(ctx)
@@ -95,4 +110,21 @@ func (s *Server) Close() {
 			os.RemoveAll(s.dir)
 		}
 	})
+}
+
+// trackingListener notes connections, and leaves them as they are.
+type trackingListener struct {
+	net.Listener
+	s *Server
+}
+
+func (l trackingListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	l.s.conns = append(l.s.conns, c)
+	return c, nil
 }
