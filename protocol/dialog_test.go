@@ -26,6 +26,8 @@ import (
 //	C> NOOP\n                                   the client sends just this
 //	S: 250 2.0.0 OK                             the server sends this and CR LF, and nothing else
 //	D: <from> <rcpt> <rcpt> body                a message handed over whole, after all
+//	HELLO                                       greeting, LHLO or EHLO, and what is offered by default
+//	HELLO 1000                                  the same with another SIZE
 //	END                                         the server closes the connection
 //
 // Escapes are \r \n \t \\ \xHH, and \(text*N) for a text N times. Lines that begin
@@ -90,6 +92,15 @@ func (d *dialog) addLine(line string) error {
 	}
 	switch {
 	case line == "" || strings.HasPrefix(line, "#"):
+	case kind == "HELLO":
+		if rest == "" {
+			rest = "33554432"
+		}
+		for _, l := range strings.Split(strings.ReplaceAll(hello[d.mode()], "SIZE", "SIZE "+rest), "\n") {
+			if err := d.addLine(l); err != nil {
+				return err
+			}
+		}
 	case line == "alone":
 		d.alone = true
 	case line == "END":
@@ -114,6 +125,29 @@ func (d *dialog) addLine(line string) error {
 		return fmt.Errorf("what is %q?", line)
 	}
 	return nil
+}
+
+// hello is the usual beginning, by mode.
+var hello = map[string]string{
+	"lmtp": "S: 220 mx.example.org LMTP ready\nC: LHLO client.example.org\n" + offered,
+	"smtp": "S: 220 mx.example.org SMTP ready\nC: EHLO client.example.org\n" + offered,
+}
+
+const offered = `S: 250-mx.example.org
+S: 250-SIZE
+S: 250-8BITMIME
+S: 250-SMTPUTF8
+S: 250-ENHANCEDSTATUSCODES
+S: 250-PIPELINING
+S: 250 HELP`
+
+func (d *dialog) mode() string {
+	for _, kv := range d.settings {
+		if kv[0] == "mode" {
+			return kv[1]
+		}
+	}
+	return "lmtp"
 }
 
 func unescape(s string) ([]byte, error) {
