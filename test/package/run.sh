@@ -58,6 +58,11 @@ if [ ! -e "$base/.complete" ]; then
 		"$suite" "$base" "${MIRROR:-http://deb.debian.org/debian}"
 fi
 
+# Mounts are seen here only, and go when this script does.
+if [ -z "${LMTPD_PACKAGE_NAMESPACE:-}" ]; then
+	LMTPD_PACKAGE_NAMESPACE=1 exec unshare --mount "$0" "$@"
+fi
+
 run=$(mktemp -d "$work/run.XXXXXX")
 cleanup() {
 	umount "$run/root" 2>/dev/null || true
@@ -123,8 +128,11 @@ ln -s ../package-test.service "$run/root/etc/systemd/system/default.target.wants
 # A machine of its own name, without a login on the console.
 echo mail.example.org >"$run/root/etc/hostname"
 ln -sf /dev/null "$run/root/etc/systemd/system/console-getty.service"
+# Where /run is on a disk, nspawn does not dare to clean up behind itself.
+mkdir -p /run/systemd/nspawn
+mount -t tmpfs -o mode=0755 tmpfs /run/systemd/nspawn
 status=0
 systemd-nspawn --quiet --register=no --keep-unit --private-network --console=pipe \
-	--directory="$run/root" --bind="$run/test:/test" --boot 2>&1 || status=$?
+	--machine=mail --directory="$run/root" --bind="$run/test:/test" --boot 2>&1 || status=$?
 [ "$status" = 0 ] || die "a step (see above; KEEP=1 keeps $run)"
 say "all steps passed"
