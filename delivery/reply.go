@@ -36,6 +36,7 @@ var failures = []struct {
 	{errSpoolFull, temp(452, 3, 1, "Insufficient system storage")},
 	{errSpool, temp(451, 3, 0, "Temporary internal failure")},
 	{maildir.ErrRoot, temp(451, 2, 0, "Mailbox is not available")},
+	{maildir.ErrBusy, temp(451, 3, 2, "Too many deliveries to this mailbox at once")},
 	{syscall.EDQUOT, temp(452, 2, 2, "Mailbox is full")},
 	{syscall.ENOSPC, temp(452, 3, 1, "Insufficient system storage")},
 	{syscall.EFBIG, temp(452, 3, 1, "Insufficient system storage")},

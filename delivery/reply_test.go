@@ -40,6 +40,7 @@ func TestReplyTable(t *testing.T) {
 		{spool(syscall.EACCES), "451 4.3.0 Temporary internal failure"},
 		{spool(syscall.EIO), "451 4.3.0 Temporary internal failure"},
 		{mailbox(fmt.Errorf("%w: %w", maildir.ErrRoot, syscall.ENOENT)), "451 4.2.0 Mailbox is not available"},
+		{mailbox(maildir.ErrBusy), "451 4.3.2 Too many deliveries to this mailbox at once"},
 		{mailbox(syscall.EDQUOT), "452 4.2.2 Mailbox is full"},
 		{mailbox(syscall.ENOSPC), "452 4.3.1 Insufficient system storage"},
 		{mailbox(syscall.EFBIG), "452 4.3.1 Insufficient system storage"},

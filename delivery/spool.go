@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/lmtpd/lmtpd/delivery/maildir"
@@ -32,6 +33,7 @@ type spooled struct {
 	maildir.Body
 	header messageHeader
 	w      *spoolWriter
+	users  atomic.Int32
 }
 
 // spoolWriters keep their buffers for the next message.
@@ -70,6 +72,8 @@ func (s Spool) take(body io.Reader, size int64) (*spooled, error) {
 		err = w.finish()
 	}
 	sp := &spooled{w: w, header: w.head.header}
+	sp.users.Store(1)
+	sp.Retain = sp.retain
 	sp.File, sp.Size, sp.Lines = w.file, w.size, w.lines
 	if sp.File == nil {
 		sp.Data = w.out
@@ -91,8 +95,12 @@ func copyBody(w io.Writer, body io.Reader) error {
 	return err
 }
 
-// Close releases the body. Nothing may use it afterwards.
+// Close releases the body, unless a copy that hangs has retained it; then its
+// release does.
 func (sp *spooled) Close() error {
+	if sp.users.Add(-1) > 0 {
+		return nil
+	}
 	w := sp.w
 	sp.w, sp.Data = nil, nil
 	if cap(w.out) <= maxPooled {
@@ -103,6 +111,11 @@ func (sp *spooled) Close() error {
 		return sp.File.Close()
 	}
 	return nil
+}
+
+func (sp *spooled) retain() (release func()) {
+	sp.users.Add(1)
+	return func() { sp.Close() }
 }
 
 // spoolWriter converts line ends, looks at the header, and keeps the result in
