@@ -16,6 +16,8 @@ msmtp              /usr/bin/msmtp
 python3            /usr/bin/python3
 strace             /usr/bin/strace
 libnss-extrausers  /usr/share/doc/libnss-extrausers
+prometheus         /usr/bin/promtool
+mandoc             /usr/bin/mandoc
 '
 
 missing=
