@@ -118,9 +118,8 @@ FailureActionExitStatus=1
 [Service]
 Type=oneshot
 ExecStart=/test/guest.sh
-StandardOutput=tty
-StandardError=tty
-TTYPath=/dev/console
+StandardOutput=append:/test/output
+StandardError=inherit
 TimeoutStartSec=infinity
 END
 mkdir -p "$run/root/etc/systemd/system/default.target.wants"
@@ -133,6 +132,11 @@ mkdir -p /run/systemd/nspawn
 mount -t tmpfs -o mode=0755 tmpfs /run/systemd/nspawn
 status=0
 systemd-nspawn --quiet --register=no --keep-unit --private-network --console=pipe \
-	--machine=mail --directory="$run/root" --bind="$run/test:/test" --boot 2>&1 || status=$?
+	--machine=mail --directory="$run/root" --bind="$run/test:/test" --boot >"$run/console" 2>&1 &
+container=$!
+tail --quiet -n +1 -F --pid=$container "$run/test/output" 2>/dev/null || true
+status=0
+wait $container || status=$?
+[ -e "$run/test/output" ] || cat "$run/console"
 [ "$status" = 0 ] || die "a step (see above; KEEP=1 keeps $run)"
 say "all steps passed"
