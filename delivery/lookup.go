@@ -42,6 +42,16 @@ func (a *Agent) lookup(ctx context.Context, addr userdb.Address) (*recipient, er
 	if err != nil {
 		return nil, err
 	}
+	r, err := a.mailboxOf(user, addr)
+	if err != nil {
+		return nil, err
+	}
+	r.took = time.Since(start)
+	return r, nil
+}
+
+// mailboxOf says where a user's mail for an address goes.
+func (a *Agent) mailboxOf(user *userdb.User, addr userdb.Address) (_ *recipient, err error) {
 	r := &recipient{addr: addr, user: user}
 	if r.root, r.path, err = a.Mailbox.locate(user, addr, a.Trace.Hostname); err != nil {
 		return nil, err
@@ -49,7 +59,6 @@ func (a *Agent) lookup(ctx context.Context, addr userdb.Address) (*recipient, er
 	if a.DetailFolder {
 		r.folder = detailFolder(addr.Detail)
 	}
-	r.took = time.Since(start)
 	return r, nil
 }
 
