@@ -4,18 +4,19 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"os"
 	"time"
 )
 
 // Body is the content of a message while it arrives: a stream without
-// dot-stuffing and without the final dot, line ends as the client sent them. It
-// may be read by one goroutine at a time, during Handler.Deliver only.
+// dot-stuffing and without the final dot, or the chunks of BDAT one after the other,
+// line ends as the client sent them. It may be read by one goroutine at a time, during Handler.Deliver only.
 type Body struct {
 	s     *Session
 	tx    *Transaction
 	scan  scanner
-	rest  []byte // content taken from the input buffer and not yet read
+	chunk *chunks // nil: the data of a DATA command
+	done  bool    // the end of the data was seen
+	rest  []byte  // content taken from the input buffer and not yet read
 	size  int64
 	fault Reply  // the first thing wrong with the content; the message is refused
 	err   error  // what reading ended with
@@ -26,7 +27,6 @@ type Body struct {
 	line     int  // octets in the current line
 	strict   bool // lone CR and LF are faults
 	cr       bool // strict: the last octet was a CR
-	start    time.Time
 	deadline time.Time
 }
 
@@ -39,15 +39,17 @@ type faultError struct{ Reply }
 
 func (e faultError) Unwrap() []error { return []error{ErrFault, e.Reply} }
 
-func newBody(s *Session, tx *Transaction, ended func()) *Body {
+func newBody(s *Session, tx *Transaction, c *chunks, ended func()) *Body {
 	b := &Body{
-		s: s, tx: tx, ended: ended,
+		s: s, tx: tx, chunk: c, ended: ended,
 		limit: s.srv.limits.MessageSize, lineMax: s.srv.limits.ContentLine,
 		strict: s.srv.newlines == NewlinesReject,
-		start:  time.Now(),
+	}
+	if tx.Mail.Body == BodyBinaryMIME { // it has no lines (RFC 3030 section 3)
+		b.lineMax, b.strict = 0, false
 	}
 	if d := s.srv.timeouts.Transaction; d > 0 {
-		b.deadline = b.start.Add(d)
+		b.deadline = time.Now().Add(d)
 	}
 	return b
 }
@@ -99,17 +101,26 @@ func (b *Body) WriteTo(dst io.Writer) (written int64, err error) {
 // input where that needs some. The span is valid until the next step.
 func (b *Body) step() []byte {
 	w := b.s.wire
-	span, used, done := b.scan.next(w.buf[w.r:w.w])
+	var span []byte
+	var used int
+	if b.chunk == nil {
+		span, used, b.done = b.scan.next(w.buf[w.r:w.w])
+	} else {
+		span, used, b.done = b.chunk.next(w.buf[w.r:w.w])
+	}
 	w.r += used
 	b.size += int64(len(span))
 	if b.fault.Code == 0 && len(span) > 0 {
 		b.check(span)
 	}
+	if b.done && b.cr {
+		b.refuse(replyBareInData)
+	}
 	switch {
-	case done && b.fault.Code == 0:
+	case b.done && b.fault.Code == 0:
 		b.err = io.EOF
 		b.ended()
-	case used == 0:
+	case used == 0 && !b.done:
 		b.more()
 	case b.fault.Code != 0:
 		b.err = faultError{b.fault}
@@ -181,16 +192,12 @@ func (b *Body) refuse(r Reply) {
 
 // more waits for input within the limits of time.
 func (b *Body) more() {
+	if b.chunk != nil && b.chunk.left == 0 {
+		b.nextChunk()
+		return
+	}
 	w := b.s.wire
-	now := time.Now()
-	var until time.Time
-	if d := b.s.srv.timeouts.Data; d > 0 {
-		until = now.Add(d)
-	}
-	if !b.deadline.IsZero() && (until.IsZero() || b.deadline.Before(until)) {
-		until = b.deadline
-	}
-	w.conn.SetReadDeadline(until)
+	w.conn.SetReadDeadline(b.s.dataDeadline(b.deadline))
 	if err := w.fill(); err != nil {
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
@@ -203,7 +210,7 @@ func (b *Body) more() {
 // whatever is wrong with it, so that no octet of it is taken for a command.
 func (b *Body) drain() {
 	b.rest = nil
-	for b.scan.state != scanEnd {
+	for !b.done {
 		if b.err != nil && !errors.Is(b.err, ErrFault) {
 			return
 		}
@@ -212,8 +219,15 @@ func (b *Body) drain() {
 	}
 }
 
-// lost reports whether the connection is of no further use for this message.
-func (b *Body) lost() bool { return b.scan.state != scanEnd }
-
-// timedOut reports whether the client was too slow.
-func (b *Body) timedOut() bool { return errors.Is(b.err, os.ErrDeadlineExceeded) }
+// dataDeadline is when the next arrival of data is due; until bounds all of it, if it
+// is not zero.
+func (s *Session) dataDeadline(until time.Time) time.Time {
+	d := s.srv.timeouts.Data
+	if d <= 0 {
+		return until
+	}
+	if next := time.Now().Add(d); until.IsZero() || next.Before(until) {
+		return next
+	}
+	return until
+}

@@ -3,6 +3,7 @@ package protocol
 import (
 	"context"
 	"errors"
+	"os"
 	"runtime/debug"
 	"time"
 )
@@ -26,28 +27,35 @@ func (s *Session) data(ctx context.Context, arg []byte) Reply {
 	if !r.OK() || r.Then == CloseNow {
 		return r
 	}
+	if tx.Mail.Body == BodyBinaryMIME {
+		return s.sequence(replyNeedBdat) // RFC 3030 section 3
+	}
 	s.put(replyStartMail)
 	if s.wire.drained() {
 		s.wire.push() // the client waits for it, whatever the handler does first
 	}
-	after := s.receive(ctx, tx)
+	after := s.receive(ctx, tx, nil)
 	after.Then = max(after.Then, r.Then)
 	return after
 }
 
 // receive runs the handler on the arriving message and answers it: one reply for
 // each recipient, or a single one in SMTP mode.
-func (s *Session) receive(ctx context.Context, tx *Transaction) Reply {
+func (s *Session) receive(ctx context.Context, tx *Transaction, c *chunks) Reply {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var late *time.Timer
-	body := newBody(s, tx, func() {
+	body := newBody(s, tx, c, func() {
 		if d := s.srv.timeouts.Deliver; d > 0 {
 			late = time.AfterFunc(d, cancel)
 		}
 		tx.dataComplete()
 	})
 	s.wire.grow()
+	if c != nil {
+		c.ctx = ctx
+		s.chunks = c
+	}
 	defer s.reset()
 	defer tx.abandon() // whatever happens, a late Settle must find it over
 	err := s.deliver(ctx, tx, body)
@@ -55,8 +63,9 @@ func (s *Session) receive(ctx context.Context, tx *Transaction) Reply {
 	if late != nil {
 		late.Stop()
 	}
-	if body.lost() {
-		return s.dropped(body)
+	s.chunks = nil
+	if !body.done {
+		return s.dropped(ctx, body)
 	}
 	r := body.fault
 	if r.Code == 0 {
@@ -74,10 +83,19 @@ func (s *Session) receive(ctx context.Context, tx *Transaction) Reply {
 }
 
 // dropped ends a transaction whose data never came to its end: nothing of it was
-// accepted, and there is nobody to tell but a client that is merely slow.
-func (s *Session) dropped(body *Body) Reply {
-	s.err = body.err
-	if body.timedOut() {
+// accepted, and there is nobody to tell but a client that is merely slow, or one
+// that gave the message up itself.
+func (s *Session) dropped(ctx context.Context, body *Body) Reply {
+	if c := body.chunk; c != nil && c.then != nil {
+		return c.then(ctx)
+	}
+	return s.cut(body.err)
+}
+
+// cut ends a session that broke off within data.
+func (s *Session) cut(err error) Reply {
+	s.err = err
+	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return replyIdle
 	}
 	return Reply{Code: 421, Then: CloseNow}

@@ -139,6 +139,7 @@ func (ds *dialogServer) set(key, value string) error {
 		for _, word := range strings.Fields(value) {
 			srv.Ext &^= map[string]protocol.Ext{
 				"SIZE": protocol.ExtSize, "8BITMIME": protocol.Ext8BitMIME, "SMTPUTF8": protocol.ExtSMTPUTF8,
+				"CHUNKING": protocol.ExtChunking, "BINARYMIME": protocol.ExtBinaryMIME,
 				"HELP": protocol.ExtHelp, "PIPELINING": protocol.ExtPipelining, "ENHANCEDSTATUSCODES": protocol.ExtEnhanced,
 			}[word]
 		}
@@ -170,6 +171,8 @@ func (ds *dialogServer) hook(name string) error {
 		p.Data = func(context.Context, *protocol.Transaction) protocol.Reply {
 			return protocol.Replyf(451, protocol.Enhanced{4, 7, 1}, "Greylisted")
 		}
+	case "noop-panic":
+		p.Noop = func(context.Context, *protocol.Session, string) protocol.Reply { panic("as the dialog asked for") }
 	case "data-close":
 		p.Data = func(context.Context, *protocol.Transaction) protocol.Reply {
 			return protocol.Reply{Then: protocol.CloseAfter}

@@ -11,6 +11,7 @@
 //	  MAIL -> new Transaction             mail.go   (path.go, params.go)
 //	  RCPT -> Transaction.Rcpts           mail.go
 //	  DATA -> 354, Handler.Deliver        data.go   (body.go, scan.go)
+//	BDAT -> the same, from the first chunk  chunks.go
 //	       -> replies, in RCPT order      settle.go
 //	  RSET, NOOP, VRFY, HELP, QUIT        verbs.go
 //

@@ -36,10 +36,14 @@ func (f HandlerFunc) Deliver(ctx context.Context, tx *Transaction, body *Body) e
 }
 
 // Discard accepts every message and drops it.
-var Discard Handler = HandlerFunc(func(_ context.Context, _ *Transaction, body *Body) error {
+var Discard Handler = discard{}
+
+type discard struct{}
+
+func (discard) Deliver(_ context.Context, _ *Transaction, body *Body) error {
 	_, err := body.WriteTo(io.Discard)
 	return err
-})
+}
 
 // PanicError is a panic in a hook or handler, as Policy.Failure gets it.
 type PanicError struct {

@@ -63,6 +63,8 @@ func (s *Session) extensions() (lines []string) {
 	add(ExtSMTPUTF8, "SMTPUTF8")
 	add(ExtEnhanced, "ENHANCEDSTATUSCODES")
 	add(ExtPipelining, "PIPELINING")
+	add(ExtChunking, "CHUNKING")
+	add(ExtBinaryMIME, "BINARYMIME")
 	add(ExtHelp, "HELP")
 	return lines
 }

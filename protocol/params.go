@@ -24,8 +24,9 @@ type MailParams struct {
 type BodyType string
 
 const (
-	Body7Bit     BodyType = "7BIT"
-	Body8BitMIME BodyType = "8BITMIME"
+	Body7Bit       BodyType = "7BIT"
+	Body8BitMIME   BodyType = "8BITMIME"
+	BodyBinaryMIME BodyType = "BINARYMIME" // RFC 3030: only with BDAT, and no lines in it
 )
 
 // Param is one parameter of a MAIL or RCPT command: "KEY" or "KEY=value". The
@@ -44,7 +45,7 @@ type ParamFunc func(tx *Transaction, rcpt *Recipient, p Param) (known bool, r Re
 var (
 	replyMailParam   = Reply{Code: 555, Enhanced: Enhanced{5, 5, 4}, Text: "MAIL FROM parameters not recognized or not implemented"}
 	replyRcptParam   = Reply{Code: 555, Enhanced: Enhanced{5, 5, 4}, Text: "RCPT TO parameters not recognized or not implemented"}
-	replyBodyParam   = Reply{Code: 501, Enhanced: Enhanced{5, 5, 4}, Text: "Error: BODY can only be one of 7BIT, 8BITMIME"}
+	replyBodyParam   = Reply{Code: 501, Enhanced: Enhanced{5, 5, 4}, Text: "Error: BODY can only be one of 7BIT, 8BITMIME, BINARYMIME"}
 	replyUTF8Param   = Reply{Code: 501, Enhanced: Enhanced{5, 5, 4}, Text: "Error: SMTPUTF8 takes no arguments"}
 	replyUTF8Off     = Reply{Code: 501, Enhanced: Enhanced{5, 5, 4}, Text: "Error: SMTPUTF8 disabled"}
 	replyParamSyntax = Reply{Code: 501, Enhanced: Enhanced{5, 5, 4}, Text: "Error: malformed parameter"}
@@ -116,7 +117,13 @@ func (s *Session) parseMailParams(tx *Transaction, params string) Reply {
 			}
 			seenBody = true
 			tx.Mail.Body = BodyType(strings.ToUpper(p.Value))
-			if tx.Mail.Body != Body7Bit && tx.Mail.Body != Body8BitMIME {
+			switch tx.Mail.Body {
+			case Body7Bit, Body8BitMIME:
+			case BodyBinaryMIME:
+				if ext&ExtBinaryMIME == 0 {
+					return replyBodyParam
+				}
+			default:
 				return replyBodyParam
 			}
 		case p.Key == "SMTPUTF8":

@@ -220,6 +220,9 @@ var (
 	replyNestedMail       = Reply{Code: 503, Enhanced: Enhanced{5, 5, 1}, Text: "Error: nested MAIL command"}
 	replyNeedMail         = Reply{Code: 503, Enhanced: Enhanced{5, 5, 1}, Text: "Error: need MAIL command"}
 	replyNeedRcpt         = Reply{Code: 503, Enhanced: Enhanced{5, 5, 1}, Text: "Error: need RCPT command"}
+	replyNeedBdat         = Reply{Code: 503, Enhanced: Enhanced{5, 5, 1}, Text: "Error: BINARYMIME needs BDAT"}
+	replyInChunks         = Reply{Code: 503, Enhanced: Enhanced{5, 5, 1}, Text: "Error: message in progress, send BDAT or RSET"}
+	replyChunk            = Reply{Code: 250, Enhanced: Enhanced{2, 0, 0}, Text: "OK"}
 	replyManyRcpts        = Reply{Code: 452, Enhanced: Enhanced{4, 5, 3}, Text: "Error: too many recipients"}
 	replyTooBig           = Reply{Code: 552, Enhanced: Enhanced{5, 3, 4}, Text: "Error: message size exceeds fixed maximum message size"}
 	replyTooMuch          = Reply{Code: 552, Enhanced: Enhanced{5, 3, 4}, Text: "Error: Too much mail data"}

@@ -37,8 +37,10 @@ const (
 	ExtSize                       // RFC 1870
 	ExtSMTPUTF8                   // RFC 6531; always on in LMTP mode, where not offering it bounces mail
 	ExtHelp                       // HELP in the EHLO reply
+	ExtChunking                   // CHUNKING: BDAT, RFC 3030
+	ExtBinaryMIME                 // BINARYMIME, RFC 3030; only with ExtChunking
 
-	DefaultExt = ExtPipelining | ExtEnhanced | Ext8BitMIME | ExtSize | ExtSMTPUTF8 | ExtHelp
+	DefaultExt = ExtPipelining | ExtEnhanced | Ext8BitMIME | ExtSize | ExtSMTPUTF8 | ExtHelp | ExtChunking | ExtBinaryMIME
 )
 
 // Newlines says what becomes of a message with a CR or LF that stands alone. In
@@ -118,6 +120,9 @@ func (srv *Server) init() {
 		}
 		if srv.Mode == LMTP {
 			srv.ext |= ExtSMTPUTF8
+		}
+		if srv.ext&ExtChunking == 0 {
+			srv.ext &^= ExtBinaryMIME // RFC 3030 section 3
 		}
 		srv.newlines = srv.Newlines
 		if srv.newlines == NewlinesDefault {

@@ -33,6 +33,7 @@ type Session struct {
 
 	tx           *Transaction    // open transaction or nil
 	refusedRcpts int             // recipients of it that were refused
+	chunks       *chunks         // a message by BDAT, while its handler runs
 	refused      bool            // the last MAIL was refused: what was pipelined behind it is no error
 	args         strings.Builder // see keep
 	errors       int
@@ -66,24 +67,33 @@ func (s *Session) serve(ctx context.Context) (err error) {
 		return s.end(r)
 	}
 	for {
-		line, err := s.wire.line(s.srv.limits.CommandLine, s.wait)
-		s.idle.busy()
-		if err != nil && err != errLineTooLong {
+		r, err := s.next(ctx)
+		if err != nil {
 			return s.lost(err)
-		}
-		r := replyLineLong
-		if err == nil {
-			r = s.command(ctx, line)
-		} else {
-			r = s.fault(r)
-		}
-		if r.Code != replied.Code && r.Then != CloseNow {
-			s.put(r)
 		}
 		if r.Then != Continue {
 			return s.end(r)
 		}
 	}
+}
+
+// next carries out the next command and puts its reply.
+func (s *Session) next(ctx context.Context) (Reply, error) {
+	line, err := s.wire.line(s.srv.limits.CommandLine, s.wait)
+	s.idle.busy()
+	var r Reply
+	switch err {
+	case nil:
+		r = s.command(ctx, line)
+	case errLineTooLong:
+		r = s.fault(replyLineLong)
+	default:
+		return r, err
+	}
+	if r.Code != replied.Code && r.Then != CloseNow {
+		s.put(r)
+	}
+	return r, nil
 }
 
 // put queues a reply to a command.
@@ -137,7 +147,9 @@ func (s *Session) wait() error {
 	if err := s.wire.flush(); err != nil {
 		return err
 	}
-	s.wire.shrink()
+	if s.tx == nil {
+		s.wire.shrink()
+	}
 	return s.idle.arm(s.wire.conn, s.srv.timeouts.Command)
 }
 
@@ -181,8 +193,11 @@ func (s *Session) end(r Reply) error {
 }
 
 func (s *Session) panicked(ctx context.Context, v any) error {
-	e := &PanicError{Value: v, Stack: debug.Stack()}
-	s.srv.log().Error("panic in a hook", "session", s.ID, "panic", v, "stack", string(e.Stack))
+	e, ok := v.(*PanicError) // caught before, in another goroutine
+	if !ok {
+		e = &PanicError{Value: v, Stack: debug.Stack()}
+	}
+	s.srv.log().Error("panic in a hook", "session", s.ID, "panic", e.Value, "stack", string(e.Stack))
 	r := Reply{Code: 421, Enhanced: Enhanced{4, 3, 0}, Text: "Error: internal failure, closing channel", Then: CloseAfter}
 	func() {
 		defer func() { recover() }() // a second panic changes nothing

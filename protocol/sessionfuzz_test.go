@@ -67,7 +67,7 @@ func FuzzSession(f *testing.F) {
 		if strings.Join(messages, "|") != strings.Join(messagesAgain, "|") {
 			t.Fatalf("in one piece: %q\nin pieces: %q", messages, messagesAgain)
 		}
-		if end := bytes.Count(data, []byte("\r\n.\r\n")) + bytes.Count(data, []byte("\n.\r\n")); len(messages) > end {
+		if end := bytes.Count(data, []byte("\r\n.\r\n")) + bytes.Count(data, []byte("\n.\r\n")) + bytes.Count(bytes.ToUpper(data), []byte("BDAT")); len(messages) > end {
 			t.Fatalf("%d messages of %d ends: %q", len(messages), end, messages)
 		}
 	})
@@ -82,7 +82,8 @@ func FuzzCommand(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, line string) {
-		if strings.Contains(line, "\n") || strings.HasPrefix(strings.ToUpper(line), "DATA") {
+		verb := strings.ToUpper(line[:min(4, len(line))])
+		if strings.Contains(line, "\n") || verb == "DATA" || verb == "BDAT" {
 			return
 		}
 		before := []string{"LHLO client.example.org", "MAIL FROM:<a@example.org>", "RCPT TO:<b@example.org>"}

@@ -14,16 +14,17 @@ import (
 	"github.com/lmtpd/lmtpd/protocol"
 )
 
-// vanishing is a session of two messages; a client may be gone behind any octet of it.
+// vanishing is a session of three messages; a client may be gone behind any octet of it.
 const vanishing = "LHLO client.example.org\r\n" +
 	"MAIL FROM:<a@example.org> SIZE=20\r\nRCPT TO:<b@example.org>\r\nRCPT TO:<full@example.org>\r\nDATA\r\n" +
 	"Subject: x\r\n\r\n..\r\n.\r\n" +
 	"RSET\r\nMAIL FROM:<>\r\nRCPT TO:<c@example.org>\r\nDATA\r\n.\r\n" +
+	"MAIL FROM:<>\r\nRCPT TO:<c@example.org>\r\nBDAT 3\r\nx\r\nBDAT 4 LAST\r\n\r\ny\n" +
 	"QUIT\r\n"
 
 // complete counts the messages whose end of data lies within data.
 func complete(data string) (n int) {
-	for _, end := range []string{"\r\n..\r\n.\r\n", "DATA\r\n.\r\n"} {
+	for _, end := range []string{"\r\n..\r\n.\r\n", "DATA\r\n.\r\n", "LAST\r\n\r\ny\n"} {
 		n += bytes.Count([]byte(data), []byte(end))
 	}
 	return n

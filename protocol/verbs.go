@@ -16,7 +16,16 @@ func (s *Session) command(ctx context.Context, line []byte) Reply {
 	if !ok {
 		return s.fault(replyBadSyntax)
 	}
+	if s.chunks != nil {
+		if r, ok := s.betweenChunks(verb, line); ok {
+			return r
+		}
+	}
 	switch verb {
+	case vBDAT:
+		if s.srv.ext&ExtChunking != 0 && s.Extended {
+			return s.bdat(ctx, arg)
+		}
 	case vNOOP:
 		return s.noop(ctx, arg)
 	case vRSET:
@@ -50,6 +59,7 @@ func (s *Session) command(ctx context.Context, line []byte) Reply {
 
 // Verbs are four octets in upper case, first octet highest.
 const (
+	vBDAT = 'B'<<24 | 'D'<<16 | 'A'<<8 | 'T'
 	vDATA = 'D'<<24 | 'A'<<16 | 'T'<<8 | 'A'
 	vEHLO = 'E'<<24 | 'H'<<16 | 'L'<<8 | 'O'
 	vEXPN = 'E'<<24 | 'X'<<16 | 'P'<<8 | 'N'
@@ -186,6 +196,7 @@ func (s *Session) expn(ctx context.Context, arg []byte) Reply {
 
 // helpTexts are the syntax lines of HELP, in the order in which it lists the verbs.
 var helpTexts = []struct{ verb, syntax, only string }{
+	{"BDAT", "BDAT <size> [LAST]", ""},
 	{"DATA", "DATA", ""},
 	{"EHLO", "EHLO hostname", "SMTP"},
 	{"EXPN", "EXPN <list>", ""},
@@ -205,7 +216,7 @@ func (s *Session) help(arg []byte) Reply {
 	verb := strings.ToUpper(string(arg))
 	list := "Supported commands:"
 	for _, h := range helpTexts {
-		if h.only != "" && h.only != s.Mode.String() {
+		if h.only != "" && h.only != s.Mode.String() || h.verb == "BDAT" && s.srv.ext&ExtChunking == 0 {
 			continue
 		}
 		if h.verb == verb {
