@@ -96,6 +96,11 @@ func (d *delivery) writeFile() error {
 	if err := d.place(); err != nil {
 		return err
 	}
+	if d.t.Seek {
+		if err := d.seek(); err != nil {
+			return err
+		}
+	}
 	return d.fill(begin)
 }
 
@@ -172,6 +177,9 @@ func (d *delivery) syncName() error {
 
 // end notes the outcome, takes back what a failure left, and closes everything.
 func (d *delivery) end(err error) {
+	if err == errFound {
+		err = nil
+	}
 	d.res.Err = err
 	if err == nil {
 		d.close()
@@ -260,7 +268,7 @@ func (d *delivery) createTmp() (err error) {
 		return d.fail(OpOpen, d.abs(rel), err)
 	}
 	for range nameTries {
-		name := d.w.newName(d.sizes())
+		name := d.newFileName()
 		abs := d.abs(path.Join(rel, name))
 		err = d.do(OpCreate, abs, func() (err error) {
 			d.file, err = unix.Openat(d.tmp, name, unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|
@@ -289,10 +297,10 @@ func (d *delivery) created(abs string) error {
 	return nil
 }
 
-// sizes returns S= and W=.
-func (d *delivery) sizes() (size, vsize int64) {
-	size = d.res.Size
-	return size, size + lines(d.t.Header) + d.body.Lines
+// newFileName returns a name that no file has yet.
+func (d *delivery) newFileName() string {
+	size := d.res.Size
+	return d.w.newName(d.t.Token, size, size+lines(d.t.Header)+d.body.Lines)
 }
 
 // sync brings the file's content to disk.
@@ -314,7 +322,7 @@ func (d *delivery) name() error {
 	}
 	var err error
 	for range nameTries {
-		name := d.w.newName(d.sizes())
+		name := d.newFileName()
 		file := d.abs(path.Join(d.base, "new", name))
 		err = d.do(op, file, func() error {
 			if d.classic {

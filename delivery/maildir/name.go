@@ -18,14 +18,18 @@ const (
 // (https://cr.yp.to/proto/maildir.html): seconds, a delivery identifier made of
 // microseconds, process, count of deliveries and random bits, and the host.
 // S= is the size in octets, W= the size with CRLF line ends; Dovecot and
-// Courier read both instead of the file.
-func (w *Writer) newName(size, vsize int64) string {
-	var r [8]byte
-	rand.Read(r[:]) // never fails (crypto/rand)
+// Courier read both instead of the file. A token, if there is one, stands in place
+// of the random bits.
+func (w *Writer) newName(token string, size, vsize int64) string {
+	if token == "" {
+		var r [8]byte
+		rand.Read(r[:]) // never fails (crypto/rand)
+		token = hex.EncodeToString(r[:])
+	}
 	now := w.now()
 	return fmt.Sprintf("%d.M%06dP%dQ%dR%s.%s,S=%d,W=%d",
 		now.Unix(), now.Nanosecond()/1000, os.Getpid(), w.serial.Add(1),
-		hex.EncodeToString(r[:]), hostPart(w.Hostname), size, vsize)
+		token, hostPart(w.Hostname), size, vsize)
 }
 
 // hostPart makes a host name fit for a file name. The Maildir text asks for

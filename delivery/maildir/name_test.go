@@ -134,7 +134,7 @@ func FuzzNames(f *testing.F) {
 			t.Errorf("folder %q is no single name", s)
 		}
 		host := &Writer{Hostname: s, Clock: w.Clock}
-		name := host.newName(12, 34)
+		name := host.newName("", 12, 34)
 		if !nameForm.MatchString(name) || len(name) > nameMax-64 {
 			t.Errorf("host %q gives %q", s, name)
 		}

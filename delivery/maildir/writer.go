@@ -40,6 +40,13 @@ type Target struct {
 	Folder string // Maildir++ folder as stored (".lists"); "" or one that does not exist means INBOX
 	Header []byte // written before the body
 
+	// Token, if not "", is part of the file's name, in place of random digits: up
+	// to 32 hexadecimal ones in lower case that no other copy has. With Seek, a
+	// copy with this token is looked for first, in new/ and cur/ of the mailbox;
+	// where it is found, nothing is written and Result.Found is set.
+	Token string
+	Seek  bool
+
 	// Account is the address whose mailbox this is, in the form of
 	// userdb.Address.String. The Writer does not look at it; it is for those
 	// who ask again whether Owner, Root and Path are that account's.
@@ -51,6 +58,7 @@ type Result struct {
 	File   string // absolute path of the new file
 	Folder string // the folder it went to, "" for INBOX
 	Size   int64  // octets of the file, header included
+	Found  bool   // Target.Seek: the copy was there already; its size is not looked at
 	Err    error  // nil: delivered; else an *Error
 
 	// How long the parts took: Open finds (or makes) the mailbox and opens the
@@ -234,6 +242,9 @@ func (d *delivery) check() error {
 	case b.Size < 0, b.Lines < 0,
 		b.File == nil && b.Size != int64(len(b.Data)):
 		return d.fail(OpCheck, d.t.Root, errors.New("size of the body does not fit its data"))
+	}
+	if !validToken(d.t.Token) || d.t.Seek && d.t.Token == "" {
+		return d.fail(OpCheck, d.t.Root, fmt.Errorf("token %q cannot be part of a file name", d.t.Token))
 	}
 	if !validRoot(d.t.Root) || !validPath(d.t.Path) {
 		return d.fail(OpCheck, d.t.Root, fmt.Errorf("%w: %q below %q", ErrPath, d.t.Path, d.t.Root))
