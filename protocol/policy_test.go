@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -262,5 +264,31 @@ func TestFaultyBodyErrors(t *testing.T) {
 	}
 	if !strings.HasSuffix(out, "\r\n552 5.3.4 Error: Too much mail data\r\n") {
 		t.Errorf("got %q", out)
+	}
+}
+
+// TestPeerCred: a policy sees who is at the other end of a Unix socket.
+func TestPeerCred(t *testing.T) {
+	got := make(chan *protocol.PeerCred, 1)
+	srv := start(t, func(s *protocol.Server) {
+		s.Policy.Connect = func(_ context.Context, s *protocol.Session) protocol.Reply {
+			got <- s.PeerCred
+			return protocol.Reply{}
+		}
+	})
+	srv.Dial(t).Expect("220")
+	c := <-got
+	if runtime.GOOS != "linux" {
+		if c != nil {
+			t.Errorf("got %+v", c)
+		}
+		return
+	}
+	if c == nil || c.PID != os.Getpid() || c.UID != uint32(os.Getuid()) || c.GID != uint32(os.Getgid()) {
+		t.Errorf("got %+v", c)
+	}
+	talk(srv.Config, "QUIT\r\n") // a connection that only looks like a Unix socket
+	if c := <-got; c != nil {
+		t.Errorf("got %+v", c)
 	}
 }

@@ -18,6 +18,8 @@ type Session struct {
 	Mode       Mode
 	RemoteAddr net.Addr
 	LocalAddr  net.Addr
+	// PeerCred is who connected, where that was by a Unix socket on Linux; else nil.
+	PeerCred *PeerCred
 	// Hello is the name that the client gave itself; "" before the first
 	// accepted HELO, EHLO or LHLO.
 	Hello string
@@ -32,6 +34,8 @@ type Session struct {
 	evicted bool // told to make room; guarded by srv.mu
 
 	tx           *Transaction    // open transaction or nil
+	unseen       []*Transaction  // those whose replies the client may not have seen
+	clean        bool            // the client has closed the connection without an error
 	refusedRcpts int             // recipients of it that were refused
 	chunks       *chunks         // a message by BDAT, while its handler runs
 	refused      bool            // the last MAIL was refused: what was pipelined behind it is no error
@@ -44,7 +48,7 @@ type Session struct {
 func newSession(srv *Server, conn net.Conn, cancel context.CancelFunc) *Session {
 	return &Session{
 		ID: srv.lastID.Add(1), Mode: srv.Mode,
-		RemoteAddr: conn.RemoteAddr(), LocalAddr: conn.LocalAddr(),
+		RemoteAddr: conn.RemoteAddr(), LocalAddr: conn.LocalAddr(), PeerCred: peerCred(conn),
 		srv: srv, cancel: cancel,
 		wire: newWire(conn, srv.limits.CommandLine, srv.timeouts.Write),
 	}
@@ -81,6 +85,9 @@ func (s *Session) serve(ctx context.Context) (err error) {
 func (s *Session) next(ctx context.Context) (Reply, error) {
 	line, err := s.wire.line(s.srv.limits.CommandLine, s.wait)
 	s.idle.busy()
+	if err == nil || err == errLineTooLong {
+		s.seen(ctx)
+	}
 	var r Reply
 	switch err {
 	case nil:
@@ -117,6 +124,7 @@ func (s *Session) closed(ctx context.Context, err *error) {
 			s.srv.log().Error("panic in a hook", "session", s.ID, "panic", v, "stack", string(debug.Stack()))
 		}
 	}()
+	s.resolveAll(ctx)
 	if f := s.srv.Policy.Close; f != nil {
 		f(ctx, s, *err)
 	}
@@ -155,6 +163,7 @@ func (s *Session) wait() error {
 
 // lost ends the session after an error of the connection.
 func (s *Session) lost(err error) error {
+	s.ended(err)
 	if errors.Is(err, os.ErrDeadlineExceeded) || err == errInterrupted {
 		if r := s.idle.reason(); r.Code != 0 {
 			return s.finalReply(r)
@@ -187,7 +196,7 @@ func (s *Session) end(r Reply) error {
 		return err
 	}
 	if s.err == nil {
-		s.wire.linger()
+		s.ended(s.wire.linger())
 	}
 	return s.err
 }
