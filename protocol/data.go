@@ -42,12 +42,14 @@ func (s *Session) data(ctx context.Context, arg []byte) Reply {
 // receive runs the handler on the arriving message and answers it: one reply for
 // each recipient, or a single one in SMTP mode.
 func (s *Session) receive(ctx context.Context, tx *Transaction, c *chunks) Reply {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	outer := ctx
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s.await(tx)
 	var late *time.Timer
 	body := newBody(s, tx, c, func() {
 		if d := s.srv.timeouts.Deliver; d > 0 {
-			late = time.AfterFunc(d, cancel)
+			late = time.AfterFunc(d, func() { cancel(context.DeadlineExceeded) })
 		}
 		tx.dataComplete()
 	})
@@ -65,6 +67,12 @@ func (s *Session) receive(ctx context.Context, tx *Transaction, c *chunks) Reply
 	}
 	s.chunks = nil
 	if !body.done {
+		if n := len(s.unseen); n > 0 {
+			// Those before it are seen: the client has sent data since.
+			for range n {
+				s.resolve(outer, s.unseen[0] != tx)
+			}
+		}
 		return s.dropped(ctx, body)
 	}
 	r := body.fault
@@ -76,6 +84,7 @@ func (s *Session) receive(ctx context.Context, tx *Transaction, c *chunks) Reply
 		if r.Code == 0 {
 			r = tx.worst().or(r)
 		}
+		s.markReplies(tx)
 		s.put(r.or(replyOK))
 	}
 	tx.settleRest(r.or(replyOK), body.fault.Code != 0)

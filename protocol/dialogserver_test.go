@@ -177,6 +177,19 @@ func (ds *dialogServer) hook(name string) error {
 		p.Data = func(context.Context, *protocol.Transaction) protocol.Reply {
 			return protocol.Reply{Then: protocol.CloseAfter}
 		}
+	case "verbs":
+		ds.srv.Verbs = map[string]protocol.Verb{
+			"NOW": {Syntax: "NOW [zone]", Keyword: "NOW UTC", NeedHello: true,
+				Serve: func(_ context.Context, _ *protocol.Session, zone string) protocol.Reply {
+					return protocol.Replyf(250, protocol.Enhanced{}, "twelve o'clock in %s", zone)
+				}},
+			"XSECRET": {Syntax: "XSECRET", Serve: func(context.Context, *protocol.Session, string) protocol.Reply { return protocol.Reply{} },
+				Available: func(s *protocol.Session) bool { return s.Hello == "friend.example.org" }},
+			"NOOP": {Serve: func(context.Context, *protocol.Session, string) protocol.Reply {
+				return protocol.Replyf(250, protocol.Enhanced{}, "mine")
+			}},
+			"VRFY": {},
+		}
 	case "rfc2033":
 		ds.srv.Hostname = "foo.edu"
 		p.Rcpt = func(_ context.Context, _ *protocol.Transaction, rcpt *protocol.Recipient) protocol.Reply {

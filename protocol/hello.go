@@ -2,6 +2,8 @@ package protocol
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -65,6 +67,11 @@ func (s *Session) extensions() (lines []string) {
 	add(ExtPipelining, "PIPELINING")
 	add(ExtChunking, "CHUNKING")
 	add(ExtBinaryMIME, "BINARYMIME")
+	for _, name := range slices.Sorted(maps.Keys(s.srv.Verbs)) {
+		if v := s.srv.Verbs[name]; v.Keyword != "" && v.available(s) {
+			lines = append(lines, v.Keyword)
+		}
+	}
 	add(ExtHelp, "HELP")
 	return lines
 }

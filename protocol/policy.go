@@ -29,6 +29,12 @@ type Policy struct {
 	Noop  func(ctx context.Context, s *Session, arg string) Reply
 	Reset func(ctx context.Context, s *Session) Reply
 	Quit  func(ctx context.Context, s *Session) Reply
+	// Replied is told once for each transaction that the handler was called for
+	// whether the client has seen its replies: true as soon as it sends something
+	// that it had not sent before the last of them was written, false where the
+	// session ends without that or the message never came to its end. Replies that
+	// may not have been seen are those of a message that may come again (RFC 1047).
+	Replied func(ctx context.Context, tx *Transaction, seen bool)
 	// Failure is told of an error that the handler returned and of a panic in
 	// any hook (a *PanicError), and gives the reply; a zero Reply is 451 4.3.0.
 	Failure func(ctx context.Context, s *Session, err error) Reply
@@ -72,6 +78,13 @@ func Chain(policies ...Policy) Policy {
 		},
 		Quit: func(ctx context.Context, s *Session) Reply {
 			return ask(all, func(p *Policy) Reply { return call(p.Quit, ctx, s) })
+		},
+		Replied: func(ctx context.Context, tx *Transaction, seen bool) {
+			for i := range all {
+				if f := all[i].Replied; f != nil {
+					f(ctx, tx, seen)
+				}
+			}
 		},
 		Failure: func(ctx context.Context, s *Session, err error) Reply {
 			return ask(all, func(p *Policy) Reply { return call1(p.Failure, ctx, s, err) })

@@ -65,8 +65,9 @@ type Server struct {
 	Ident    string  // rest of the greeting; default "lmtpd"
 	Handler  Handler // nil: accept and discard
 	Policy   Policy
-	Params   ParamFunc // parameters of MAIL and RCPT beyond those known
-	Ext      Ext       // 0: DefaultExt
+	Verbs    map[string]Verb // commands beyond those known, or in their place
+	Params   ParamFunc       // parameters of MAIL and RCPT beyond those known
+	Ext      Ext             // 0: DefaultExt
 	Limits   Limits
 	Timeouts Timeouts
 	Newlines Newlines

@@ -42,6 +42,9 @@ func (tx *Transaction) advance() (due bool) {
 	}
 	s := tx.Session
 	for tx.sent < len(tx.results) && tx.results[tx.sent].Code != 0 {
+		if tx.sent == len(tx.results)-1 {
+			s.markReplies(tx)
+		}
 		s.wire.put(tx.results[tx.sent], tx.Mail.UTF8, s.enhanced())
 		tx.sent++
 		due = true

@@ -26,6 +26,7 @@ type Transaction struct {
 	results []Reply // by index of Rcpts; Code 0 is not settled
 	sent    int     // results[:sent] have been handed to the writer
 	phase   settlePhase
+	mark    uint64 // octets of input there were when the last reply went out: see Session.await
 }
 
 // Recipient is one accepted RCPT command.

@@ -16,6 +16,11 @@ func (s *Session) command(ctx context.Context, line []byte) Reply {
 	if !ok {
 		return s.fault(replyBadSyntax)
 	}
+	if len(s.srv.Verbs) > 0 {
+		if r, ok := s.custom(ctx, line, arg); ok {
+			return r
+		}
+	}
 	if s.chunks != nil {
 		if r, ok := s.betweenChunks(verb, line); ok {
 			return r
@@ -192,51 +197,4 @@ func (s *Session) expn(ctx context.Context, arg []byte) Reply {
 		return f(ctx, s, string(arg)).or(replyNoExpn)
 	}
 	return replyNoExpn
-}
-
-// helpTexts are the syntax lines of HELP, in the order in which it lists the verbs.
-var helpTexts = []struct{ verb, syntax, only string }{
-	{"BDAT", "BDAT <size> [LAST]", ""},
-	{"DATA", "DATA", ""},
-	{"EHLO", "EHLO hostname", "SMTP"},
-	{"EXPN", "EXPN <list>", ""},
-	{"HELO", "HELO hostname", "SMTP"},
-	{"HELP", "HELP [command]", ""},
-	{"LHLO", "LHLO hostname", "LMTP"},
-	{"MAIL", "MAIL FROM: <address>", ""},
-	{"NOOP", "NOOP", ""},
-	{"QUIT", "QUIT", ""},
-	{"RCPT", "RCPT TO: <address>", ""},
-	{"RSET", "RSET", ""},
-	{"VRFY", "VRFY <address>", ""},
-}
-
-// help: RFC 5321 section 4.1.1.8.
-func (s *Session) help(arg []byte) Reply {
-	verb := strings.ToUpper(string(arg))
-	list := "Supported commands:"
-	for _, h := range helpTexts {
-		if h.only != "" && h.only != s.Mode.String() || h.verb == "BDAT" && s.srv.ext&ExtChunking == 0 {
-			continue
-		}
-		if h.verb == verb {
-			return Reply{Code: 214, Enhanced: Enhanced{2, 0, 0}, Text: "Syntax: " + h.syntax + s.paramsHelp(verb)}
-		}
-		list += " " + h.verb
-	}
-	if verb != "" {
-		return s.fault(Reply{Code: 501, Enhanced: Enhanced{5, 5, 4}, Text: list})
-	}
-	return Reply{Code: 214, Enhanced: Enhanced{2, 0, 0}, Text: list}
-}
-
-func (s *Session) paramsHelp(verb string) string {
-	switch {
-	case !s.Extended:
-	case verb == "MAIL":
-		return " [SP <mail-parameters>]"
-	case verb == "RCPT":
-		return " [SP <rcpt-parameters>]"
-	}
-	return ""
 }

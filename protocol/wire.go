@@ -20,6 +20,7 @@ type wire struct {
 
 	buf   []byte // input is buf[r:w]
 	r, w  int
+	in    uint64  // octets read from conn so far
 	home  []byte  // the small buffer that buf is outside of a message
 	large *[]byte // the borrowed buffer that buf is during one, else nil
 
@@ -112,6 +113,7 @@ func (w *wire) fill() error {
 	for range 100 {
 		n, err := w.conn.Read(w.buf[w.w:])
 		w.w += n
+		w.in += uint64(n)
 		if n > 0 {
 			return nil
 		}
@@ -206,15 +208,20 @@ const lingerTime = time.Second
 
 // linger lets the client read the last reply: a close with unread input makes TCP
 // reset the connection, and the reply may be lost with it.
-func (w *wire) linger() {
+// The error is what reading ended with, io.EOF if the client has closed.
+func (w *wire) linger() error {
 	c, ok := w.conn.(interface{ CloseWrite() error })
-	if !ok || c.CloseWrite() != nil {
-		return
+	if !ok {
+		return nil
+	}
+	if err := c.CloseWrite(); err != nil {
+		return err
 	}
 	w.conn.SetReadDeadline(time.Now().Add(lingerTime))
 	for range 64 {
 		if _, err := w.conn.Read(w.home); err != nil {
-			return
+			return err
 		}
 	}
+	return nil
 }
