@@ -8,7 +8,7 @@
 //	listeners.go   sockets, across reloads                inherit.go  those that systemd passes
 //	notify.go      what systemd is told                   logging.go, journal.go
 //	observer.go    what operators can ask: metrics.go, activity.go; on endpoint.go
-//	status.go      lmtpd status
+//	status.go, explain.go
 package main
 
 import (
@@ -79,7 +79,7 @@ func rootCommand() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate("lmtpd {{.Version}}\n")
-	root.AddCommand(serveCommand(), tryCommand(), checkCommand(), deliverCommand(), sendCommand(), statusCommand(), versionCommand())
+	root.AddCommand(serveCommand(), tryCommand(), checkCommand(), deliverCommand(), sendCommand(), explainCommand(), statusCommand(), versionCommand())
 	return root
 }
 

@@ -1,0 +1,280 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lmtpd/lmtpd/delivery"
+	"github.com/lmtpd/lmtpd/delivery/maildir"
+	"github.com/lmtpd/lmtpd/userdb"
+)
+
+func explainCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "explain ADDRESS...",
+		Short: "show where mail for an address would go, and what is in its way",
+		Long: "Look addresses up as the daemon does and show each step: the user databases and what\nthey say, the user, the mailbox, the directories on the way to it, what is in the way of a\n" +
+			"delivery, and the reply that a client would get. Nothing is written. Run it as root: it\nlooks at mailboxes as their owners do, and at what a running daemon sees of them. The exit\n" +
+			"code is that of lmtpd deliver.",
+		Args: cobra.MinimumNArgs(1),
+	}
+	path := configFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, addresses []string) error {
+		c, err := loadConfig(*path)
+		if err != nil {
+			return &exitError{exitConfig, err.Error()}
+		}
+		agent, err := buildAgent(c, slog.New(slog.DiscardHandler))
+		if err != nil {
+			return &exitError{exitConfig, err.Error()}
+		}
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		defer stop()
+		e := &explainer{
+			out: cmd.OutOrStdout(), config: c, agent: agent,
+			writer: &maildir.Writer{Hostname: c.Hostname, MinUID: c.minimumUID()},
+			view:   daemonView{proc: "/proc", role: "serve"},
+		}
+		if c.doc.has("writer.socket") {
+			e.view.role = "writer" // the front sees no mailbox, and needs none
+		}
+		return e.all(ctx, addresses)
+	}
+	return cmd
+}
+
+// explainer shows what would become of mail.
+type explainer struct {
+	out    io.Writer
+	config *config
+	agent  *delivery.Agent
+	writer *maildir.Writer
+	view   daemonView
+}
+
+// explainPatience is how long a database, or a file system that hangs, may take.
+const explainPatience = 30 * time.Second
+
+func (e *explainer) all(ctx context.Context, addresses []string) error {
+	asked := &askedDatabases{}
+	e.agent.Users = asked.watch(e.agent.Users)
+	code := exitOK
+	for i, address := range addresses {
+		if i > 0 {
+			fmt.Fprintln(e.out)
+		}
+		asked.answers = nil
+		one, cancel := context.WithTimeout(ctx, explainPatience)
+		x := e.agent.Explain(one, trimBrackets(address), e.probe)
+		cancel()
+		e.show(address, &x, asked)
+		if c := exitCode(delivery.Outcome{Reply: x.Reply}); code == exitOK || c == exitTemporary {
+			code = c
+		}
+	}
+	if code != exitOK {
+		return &exitError{code: code}
+	}
+	return nil
+}
+
+// probe looks at a mailbox as its owner does, and as the running daemon does.
+func (e *explainer) probe(ctx context.Context, t maildir.Target) maildir.Probe {
+	writer := e.writer
+	if t.Owner == nil && os.Geteuid() == 0 {
+		// The daemon's own mail: as root everything would look fine.
+		if t.Owner = e.view.owner(); t.Owner != nil {
+			writer = &maildir.Writer{MinUID: 1}
+		}
+	}
+	p := writer.Probe(ctx, t)
+	if p.Err == nil {
+		p.Err = e.view.compare(t.Root)
+	}
+	return p
+}
+
+// line prints one finding; an empty label continues the one before.
+func (e *explainer) line(label, format string, a ...any) {
+	fmt.Fprintf(e.out, "  %-9s %s\n", label, printable(fmt.Sprintf(format, a...)))
+}
+
+func (e *explainer) show(address string, x *delivery.Explanation, asked *askedDatabases) {
+	fmt.Fprintf(e.out, "%s\n", printable(address))
+	if errors.Is(x.Err, userdb.ErrBadAddress) {
+		e.line("address", "%v", x.Err)
+		e.line("reply", "%s", x.Reply.Error())
+		return
+	}
+	text := fmt.Sprintf("user %q", x.Address.Local)
+	if x.Address.Detail != "" {
+		text += fmt.Sprintf(", detail %q", x.Address.Detail)
+	}
+	if x.Address.Domain != "" {
+		text += fmt.Sprintf(", domain %q", x.Address.Domain)
+	} else {
+		text += ", no domain"
+	}
+	e.line("address", "%s", text)
+	label := "asked"
+	for _, a := range asked.inOrder(x.Address) {
+		e.line(label, "%s", a)
+		label = ""
+	}
+	if u := x.User; u != nil {
+		e.line("user", "%s", describeUser(u))
+	}
+	if t := x.Target; t != nil {
+		from := "mailbox.path " + e.config.Mailbox.Path
+		if x.User.Mail != "" {
+			from = "the user's record, " + x.User.Mail
+		}
+		e.line("mailbox", "%s (from %s)", filepath.Join(t.Root, t.Path), from)
+		e.folder(x)
+		e.disk(t, &x.Probe)
+	}
+	for i, hint := range e.obstacles(x) {
+		e.line(map[bool]string{true: "obstacle"}[i == 0], "%s", hint)
+	}
+	e.line("reply", "%s", strings.Replace(x.Reply.Error(), " OK ID ", " OK ", 1))
+}
+
+func describeUser(u *userdb.User) string {
+	text := fmt.Sprintf("%s of %s", u.Name, u.Source)
+	switch o := u.Owner; {
+	case o == nil:
+		text += ", mail belongs to whom lmtpd runs as"
+	case len(o.Groups) > 0:
+		text += fmt.Sprintf(", uid %d, gid %d, groups %s", o.UID, o.GID, strings.Trim(fmt.Sprint(o.Groups), "[]"))
+	default:
+		text += fmt.Sprintf(", uid %d, gid %d", o.UID, o.GID)
+	}
+	if u.Home != "" {
+		return text + ", home " + u.Home
+	}
+	return text + ", no home"
+}
+
+func (e *explainer) folder(x *delivery.Explanation) {
+	switch t := x.Target; {
+	case x.Address.Detail == "" || t.Folder == "" && !e.agent.DetailFolder:
+	case t.Folder == "":
+		e.line("folder", "INBOX: %q cannot name a folder", x.Address.Detail)
+	case x.Probe.Folder == t.Folder:
+		e.line("folder", "%s", t.Folder)
+	case x.Probe.Err == nil:
+		e.line("folder", "INBOX: there is no folder %s", t.Folder)
+	}
+}
+
+// disk lists the directories from / to the mailbox.
+func (e *explainer) disk(t *maildir.Target, p *maildir.Probe) {
+	label := "on disk"
+	path := filepath.Join(t.Root, t.Path)
+	for i := 0; i <= len(path); i++ {
+		if i > 0 && i < len(path) && path[i] != '/' {
+			continue
+		}
+		dir := path[:max(i, 1)]
+		text, there := describeDirectory(dir)
+		if dir == p.Makes {
+			text = fmt.Sprintf("%-11s %-11s %s", "to be made", "", dir)
+		}
+		e.line(label, "%s", text)
+		label = ""
+		if !there {
+			return
+		}
+	}
+	if p.Err == nil && p.Free > 0 {
+		e.line("", "%s free", size(p.Free&^(1<<20-1)))
+	}
+}
+
+func describeDirectory(path string) (text string, there bool) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return fmt.Sprintf("%-23s %s", plainError(err), path), false
+	}
+	owner := ""
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		owner = fmt.Sprintf("%d:%d", st.Uid, st.Gid)
+	}
+	text = fmt.Sprintf("%-11s %-11s %s", info.Mode(), owner, path)
+	if info.Mode()&os.ModeSymlink != 0 {
+		if to, err := os.Readlink(path); err == nil {
+			text += " -> " + to
+		}
+	}
+	return text, true
+}
+
+// obstacles are the causes of a refusal, the likely ones explained.
+func (e *explainer) obstacles(x *delivery.Explanation) (list []string) {
+	if x.Err != nil {
+		list = append(list, x.Err.Error())
+	}
+	t := x.Target
+	if t == nil {
+		return append(list, e.lookupHints(x)...)
+	}
+	switch {
+	case errors.Is(x.Err, syscall.EPERM) && os.Geteuid() != 0:
+		list = append(list, fmt.Sprintf("uid %d cannot look as another user does; run this as root", os.Geteuid()))
+	case errors.Is(x.Err, maildir.ErrRoot):
+		list = append(list, missingRoot(t.Root))
+	case errors.Is(x.Err, syscall.ELOOP):
+		list = append(list, "below "+t.Root+" no symbolic link is followed: its owner could point it anywhere")
+	case errors.Is(x.Err, maildir.ErrOwner):
+		list = append(list, "minimum_uid of the [[userdb]] says which accounts get mail")
+	}
+	if x.User.Owner == nil && os.Geteuid() == 0 && e.view.owner() == nil {
+		list = append(list, "lmtpd is not running: looked at as root, who may do more than its user")
+	}
+	return list
+}
+
+// missingRoot tells a file system that is not mounted from a home that was not made.
+func missingRoot(root string) string {
+	for dir := filepath.Dir(root); ; dir = filepath.Dir(dir) {
+		entries, err := os.ReadDir(dir)
+		switch {
+		case err != nil && dir != "/":
+			continue
+		case len(entries) == 0:
+			return dir + " is empty: is a file system not mounted there, or hidden (ProtectHome=, TemporaryFileSystem=)?"
+		}
+		return root + " must be there before mail comes: lmtpd makes only what lies below it, since it may be a file system that is not mounted"
+	}
+}
+
+// lookupHints explains an address that no database answers for.
+func (e *explainer) lookupHints(x *delivery.Explanation) (list []string) {
+	if !errors.Is(x.Err, userdb.ErrNoSuchDomain) {
+		return nil
+	}
+	var all []string
+	for _, u := range e.config.Userdb {
+		for _, d := range u.Domains {
+			if !slices.Contains(all, d) {
+				all = append(all, d)
+			}
+		}
+	}
+	if len(all) > 0 && !slices.Contains(all, x.Address.Domain) {
+		list = append(list, fmt.Sprintf("domains of the user databases: %s; add %q to one of them if it belongs here", strings.Join(quotedAll(all), ", "), x.Address.Domain))
+	}
+	return list
+}
