@@ -37,8 +37,11 @@ func (t *tally) fault(format string, args ...any) {
 	}
 }
 
-// maxTries bounds how often one message is tried before load gives up.
-const maxTries = 100
+// Bounds of what a worker tries before it gives up: one message, and failures at all.
+const (
+	maxTries    = 100
+	maxFailures = 1000
+)
 
 // run delivers the messages, each until it got its 250.
 func (l *load) run() tally {
@@ -57,9 +60,10 @@ func (l *load) run() tally {
 			w := worker{load: l}
 			for i := range next {
 				for range maxTries {
-					if w.deliver(i) {
+					if w.failures > maxFailures || w.deliver(i) {
 						break
 					}
+					w.failures++
 				}
 			}
 			w.quit()
@@ -93,6 +97,8 @@ type worker struct {
 	conn net.Conn
 	in   *bufio.Reader
 	done int // messages of this connection
+
+	failures int
 }
 
 // deliver tries message i once.

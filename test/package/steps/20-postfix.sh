@@ -12,8 +12,11 @@ for name in alice bob carol; do
 done
 groupadd --gid 5000 vmail
 useradd --uid 5000 --gid 5000 --home-dir /srv/vmail --create-home --shell /usr/sbin/nologin vmail
-install -d -o vmail -g vmail /srv/vmail/example.net /srv/vmail/example.net/dora
-echo 'dora@example.net::5000:5000::/srv/vmail/example.net/dora::' >>/etc/lmtpd/users
+install -d -o vmail -g vmail /srv/vmail/example.net
+for name in dora emma fred; do
+	install -d -o vmail -g vmail /srv/vmail/example.net/$name
+	echo "$name@example.net::5000:5000::/srv/vmail/example.net/$name::" >>/etc/lmtpd/users
+done
 
 # The lines of main.cf that README.Debian asks for.
 postconf -e 'mydestination = example.org, localhost' \
