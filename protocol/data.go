@@ -67,12 +67,7 @@ func (s *Session) receive(ctx context.Context, tx *Transaction, c *chunks) Reply
 	}
 	s.chunks = nil
 	if !body.done {
-		if n := len(s.unseen); n > 0 {
-			// Those before it are seen: the client has sent data since.
-			for range n {
-				s.resolve(outer, s.unseen[0] != tx)
-			}
-		}
+		s.unreplied(outer, tx)
 		return s.dropped(ctx, body)
 	}
 	r := body.fault

@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"slices"
 	"syscall"
 )
 
@@ -46,6 +47,14 @@ func (s *Session) resolve(ctx context.Context, seen bool) {
 	tx := s.unseen[0]
 	s.unseen = s.unseen[1:]
 	s.srv.Policy.Replied(ctx, tx, seen)
+}
+
+// unreplied is resolve for a transaction that came to no reply.
+func (s *Session) unreplied(ctx context.Context, tx *Transaction) {
+	if i := slices.Index(s.unseen, tx); i >= 0 {
+		s.unseen = slices.Delete(s.unseen, i, i+1)
+		s.srv.Policy.Replied(ctx, tx, false)
+	}
 }
 
 // resolveAll is called when the session is over. A peer on a Unix socket that has
