@@ -4,7 +4,7 @@
 GO          ?= go
 STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build try test check vet short fuzz cover clean
+.PHONY: build try test check vet short fuzz cover bench bench-protocol clean
 
 build: ## the program, static, in build/
 	CGO_ENABLED=0 $(GO) build -trimpath -o build/lmtpd ./cmd/lmtpd
@@ -35,6 +35,14 @@ fuzz: ## every fuzz target for FUZZTIME
 
 cover: ## coverage of the packages, each by its own tests
 	$(GO) test -cover $$($(GO) list ./... | grep -v /test$$)
+
+bench: ## lmtpd, Dovecot, Postfix and the bare file system in turns, as root: renews bench/RESULTS.md
+	sh bench/setup.sh
+	$(GO) run ./bench delivery -out bench $(BENCHFLAGS)
+
+bench-protocol: ## the protocol package, go-smtp and aiosmtpd in turns
+	sh bench/setup.sh
+	$(GO) run ./bench protocol -out bench $(BENCHFLAGS)
 
 clean:
 	rm -rf build lmtpd-try

@@ -36,6 +36,7 @@ var mayImport = map[string][]string{
 	"protocol/protocoltest": {module + "/protocol"},
 	"userdb":                {"golang.org/x/sys/unix"},
 	"userdb/userdbtest":     {module + "/userdb"},
+	"bench":                 {},
 	"test":                  {},
 	"test/package/load":     {},
 	"bench":                 {},
