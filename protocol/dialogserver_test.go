@@ -143,6 +143,16 @@ func (ds *dialogServer) set(key, value string) error {
 				"HELP": protocol.ExtHelp, "PIPELINING": protocol.ExtPipelining, "ENHANCEDSTATUSCODES": protocol.ExtEnhanced,
 			}[word]
 		}
+	case "trust":
+		srv.Trust = func(s *protocol.Session) (t protocol.Trust) {
+			if strings.Contains(value, "xforward") {
+				t |= protocol.TrustXForward
+			}
+			if strings.Contains(value, "xclient") {
+				t |= protocol.TrustXClient
+			}
+			return t
+		}
 	case "hook":
 		return ds.hook(value)
 	default:
@@ -176,6 +186,14 @@ func (ds *dialogServer) hook(name string) error {
 	case "data-close":
 		p.Data = func(context.Context, *protocol.Transaction) protocol.Reply {
 			return protocol.Reply{Then: protocol.CloseAfter}
+		}
+	case "show-forward":
+		p.Mail = func(_ context.Context, tx *protocol.Transaction) protocol.Reply {
+			return protocol.Replyf(250, protocol.Enhanced{2, 1, 0}, "%+v", tx.Forward)
+		}
+	case "show-client":
+		p.Noop = func(_ context.Context, s *protocol.Session, _ string) protocol.Reply {
+			return protocol.Replyf(250, protocol.Enhanced{}, "%v %v %q %q %q", s.RemoteAddr, s.LocalAddr, s.RemoteName, s.Login, s.Hello)
 		}
 	case "verbs":
 		ds.srv.Verbs = map[string]protocol.Verb{

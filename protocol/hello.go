@@ -67,6 +67,12 @@ func (s *Session) extensions() (lines []string) {
 	add(ExtPipelining, "PIPELINING")
 	add(ExtChunking, "CHUNKING")
 	add(ExtBinaryMIME, "BINARYMIME")
+	if s.trust&TrustXClient != 0 {
+		lines = append(lines, "XCLIENT "+strings.Join(xclientNames, " "))
+	}
+	if s.trust&TrustXForward != 0 {
+		lines = append(lines, "XFORWARD "+strings.Join(xforwardNames, " "))
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.srv.Verbs)) {
 		if v := s.srv.Verbs[name]; v.Keyword != "" && v.available(s) {
 			lines = append(lines, v.Keyword)

@@ -26,7 +26,7 @@ func (s *Session) begin(ctx context.Context, arg string) Reply {
 	if !ok {
 		return s.mailSyntax()
 	}
-	tx := &Transaction{Session: s}
+	tx := &Transaction{Session: s, Forward: s.forward}
 	if strings.TrimLeft(params, " \t") != "" {
 		if !s.Extended {
 			return s.mailSyntax()

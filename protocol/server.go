@@ -67,7 +67,10 @@ type Server struct {
 	Policy   Policy
 	Verbs    map[string]Verb // commands beyond those known, or in their place
 	Params   ParamFunc       // parameters of MAIL and RCPT beyond those known
-	Ext      Ext             // 0: DefaultExt
+	// Trust says what a peer may tell about its client; nil: nothing. PeerAddr and
+	// PeerCred of the session are known when it is asked, before the greeting.
+	Trust    func(*Session) Trust
+	Ext      Ext // 0: DefaultExt
 	Limits   Limits
 	Timeouts Timeouts
 	Newlines Newlines

@@ -14,10 +14,18 @@ import (
 // Value as they like, in the session's goroutine.
 type Session struct {
 	// ID is unique within the process, and all but unique across its restarts.
-	ID         uint64
-	Mode       Mode
+	ID   uint64
+	Mode Mode
+	// RemoteAddr and LocalAddr are the client's address and the one that it
+	// connected to: those of the connection, or what a trusted peer says.
 	RemoteAddr net.Addr
 	LocalAddr  net.Addr
+	// PeerAddr is the other end of the connection, whoever that speaks for.
+	PeerAddr net.Addr
+	// RemoteName is the client's host name, if a trusted peer gave one (XCLIENT NAME).
+	RemoteName string
+	// Login is the user name that a trusted peer gave (XCLIENT LOGIN).
+	Login string
 	// PeerCred is who connected, where that was by a Unix socket on Linux; else nil.
 	PeerCred *PeerCred
 	// Hello is the name that the client gave itself; "" before the first
@@ -33,9 +41,11 @@ type Session struct {
 	idle    idleState
 	evicted bool // told to make room; guarded by srv.mu
 
-	tx           *Transaction    // open transaction or nil
-	unseen       []*Transaction  // those whose replies the client may not have seen
-	clean        bool            // the client has closed the connection without an error
+	tx           *Transaction   // open transaction or nil
+	unseen       []*Transaction // those whose replies the client may not have seen
+	clean        bool           // the client has closed the connection without an error
+	trust        Trust
+	forward      Forward         // XFORWARD since the last transaction
 	refusedRcpts int             // recipients of it that were refused
 	chunks       *chunks         // a message by BDAT, while its handler runs
 	refused      bool            // the last MAIL was refused: what was pipelined behind it is no error
@@ -48,7 +58,7 @@ type Session struct {
 func newSession(srv *Server, conn net.Conn, cancel context.CancelFunc) *Session {
 	return &Session{
 		ID: srv.lastID.Add(1), Mode: srv.Mode,
-		RemoteAddr: conn.RemoteAddr(), LocalAddr: conn.LocalAddr(), PeerCred: peerCred(conn),
+		RemoteAddr: conn.RemoteAddr(), PeerAddr: conn.RemoteAddr(), LocalAddr: conn.LocalAddr(), PeerCred: peerCred(conn),
 		srv: srv, cancel: cancel,
 		wire: newWire(conn, srv.limits.CommandLine, srv.timeouts.Write),
 	}
@@ -67,6 +77,9 @@ func (s *Session) serve(ctx context.Context) (err error) {
 			err = s.panicked(ctx, v)
 		}
 	}()
+	if f := s.srv.Trust; f != nil {
+		s.trust = f(s)
+	}
 	if r := s.greet(ctx); r.Then != Continue {
 		return s.end(r)
 	}

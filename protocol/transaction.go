@@ -16,6 +16,8 @@ type Transaction struct {
 	From Path
 	// Mail are the parameters of the MAIL command.
 	Mail MailParams
+	// Forward is what an MTA in front of the client said with XFORWARD.
+	Forward Forward
 	// Rcpts are the accepted recipients in the order of their RCPT commands,
 	// duplicates included. Indexes into it are what Settle takes.
 	Rcpts []Recipient

@@ -73,6 +73,8 @@ var helpTexts = []struct {
 	{"RCPT", "RCPT TO: <address>", nil},
 	{"RSET", "RSET", nil},
 	{"VRFY", "VRFY <address>", nil},
+	{"XCLIENT", "XCLIENT attribute=value...", func(s *Session) bool { return s.trust&TrustXClient != 0 }},
+	{"XFORWARD", "XFORWARD attribute=value...", func(s *Session) bool { return s.trust&TrustXForward != 0 }},
 }
 
 // helps gives verb and syntax of each command that the session may use, in order.

@@ -59,6 +59,14 @@ func (s *Session) command(ctx context.Context, line []byte) Reply {
 			return s.hello(ctx, arg, verb)
 		}
 	}
+	if s.trust != 0 && s.Extended {
+		switch word := firstWord(line); {
+		case s.trust&TrustXForward != 0 && strings.EqualFold(word, "XFORWARD"):
+			return s.xforward(arg)
+		case s.trust&TrustXClient != 0 && strings.EqualFold(word, "XCLIENT"):
+			return s.xclient(ctx, arg)
+		}
+	}
 	return s.unknown(line)
 }
 
@@ -128,11 +136,17 @@ func (s *Session) unknown(line []byte) Reply {
 	if n := s.srv.limits.UnknownCommands; n > 0 && s.unknowns >= n {
 		return replyUnknowns
 	}
+	word := firstWord(line)
+	return s.fault(Reply{Code: 500, Enhanced: Enhanced{5, 5, 1}, Text: `Error: command "` + word + `" not recognized`})
+}
+
+// firstWord is the verb of a command line, at most 40 octets of it.
+func firstWord(line []byte) string {
 	word := string(line[:min(len(line), 40)])
 	if i := strings.IndexAny(word, " \t"); i >= 0 {
 		word = word[:i]
 	}
-	return s.fault(Reply{Code: 500, Enhanced: Enhanced{5, 5, 1}, Text: `Error: command "` + word + `" not recognized`})
+	return word
 }
 
 // noop: RFC 5321 section 4.1.1.9; the argument is ignored.
@@ -158,6 +172,7 @@ func (s *Session) rset(ctx context.Context, arg []byte) Reply {
 // reset forgets the transaction, and nothing else.
 func (s *Session) reset() {
 	s.tx, s.refusedRcpts, s.refused = nil, 0, false
+	s.forward = Forward{}
 }
 
 // quit: RFC 5321 section 4.1.1.10.
