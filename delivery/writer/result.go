@@ -1,0 +1,131 @@
+package writer
+
+import (
+	"context"
+	"errors"
+	"io"
+	"syscall"
+	"time"
+
+	"github.com/lmtpd/lmtpd/delivery/maildir"
+)
+
+// Limits of an answer; the writer cuts what is longer.
+const (
+	maxText = 4 << 10 // octets of a text for people
+	maxOp   = 64
+	maxFile = 2*maxPath + 1024 // octets of the path of a file
+)
+
+// causes are the errors that survive the trip besides an errno, each by its bit.
+// Their order is part of the protocol.
+var causes = [...]error{
+	maildir.ErrRoot, maildir.ErrOwner, maildir.ErrPath, maildir.ErrBusy,
+	context.DeadlineExceeded, context.Canceled, io.ErrUnexpectedEOF,
+}
+
+const (
+	resultDelivered = iota
+	resultFound     // delivered before, see maildir.Target.Seek
+	resultFailed
+)
+
+func appendResult(b []byte, i uint32, r *maildir.Result) []byte {
+	start := len(b)
+	b = appendUint32(beginFrame(b, frameResult), i)
+	b = appendText(b, clip(r.File, maxFile))
+	b = appendText(b, clip(r.Folder, maxFolder))
+	for _, n := range []int64{r.Size, int64(r.Open), int64(r.Write), int64(r.Sync), int64(r.Name)} {
+		b = appendCount(b, max(n, 0)) // a clock may be set back
+	}
+	switch {
+	case r.Err == nil && r.Found:
+		return endFrame(append(b, resultFound), start)
+	case r.Err == nil:
+		return endFrame(append(b, resultDelivered), start)
+	}
+	b = append(b, resultFailed)
+	e := &maildir.Error{Op: opAsk, Err: r.Err}
+	errors.As(r.Err, &e)
+	b = appendText(b, clip(e.Op, maxOp))
+	b = appendText(b, clip(e.Path, maxFile))
+	b = appendUint32(appendUint32(b, e.UID), e.GID)
+	b = appendText(b, clip(e.Missing, maxText))
+	var errno syscall.Errno
+	errors.As(e.Err, &errno)
+	var bits byte
+	for i, cause := range causes {
+		if errors.Is(e.Err, cause) {
+			bits |= 1 << i
+		}
+	}
+	b = append(appendUint32(b, uint32(errno)), bits)
+	return endFrame(appendText(b, clip(e.Err.Error(), maxText)), start)
+}
+
+func decodeResult(payload []byte) (i uint32, r maildir.Result, err error) {
+	d := decoder{rest: payload}
+	i = d.uint32("index")
+	r.File, r.Folder = d.text(maxFile, "file"), d.text(maxFolder, "folder")
+	r.Size = d.count("size")
+	for _, lap := range []*time.Duration{&r.Open, &r.Write, &r.Sync, &r.Name} {
+		*lap = time.Duration(d.count("duration"))
+	}
+	switch kind := d.octet("outcome"); {
+	case d.err != nil:
+	case kind == resultFailed:
+		r.Err = d.failure()
+	case kind == resultFound:
+		r.Found = true
+	case kind != resultDelivered:
+		d.fail("outcome is %d", kind)
+	}
+	return i, r, d.end()
+}
+
+// failure takes the error of a copy.
+func (d *decoder) failure() error {
+	e := &maildir.Error{
+		Op: d.text(maxOp, "op"), Path: d.text(maxFile, "path"),
+		UID: d.uint32("uid"), GID: d.uint32("gid"), Missing: d.text(maxText, "missing permission"),
+	}
+	errno, bits := syscall.Errno(d.uint32("errno")), d.octet("causes")
+	f := &failure{text: d.text(maxText, "error")}
+	if bits>>len(causes) != 0 {
+		d.fail("causes are %#x", bits)
+	}
+	if errno != 0 {
+		f.causes = append(f.causes, errno)
+	}
+	for i, cause := range causes {
+		if bits&(1<<i) != 0 {
+			f.causes = append(f.causes, cause)
+		}
+	}
+	e.Err = f
+	return e
+}
+
+// failure is an error of the writer process: its text, and what errors.Is finds in it.
+type failure struct {
+	text   string
+	causes []error
+}
+
+func (f *failure) Error() string   { return f.text }
+func (f *failure) Unwrap() []error { return f.causes }
+
+// Failures of the way to the writer process, for errors.Is. Nothing was delivered
+// as far as the front knows, and the next attempt may succeed.
+var (
+	// ErrUnavailable: no writer process took the request.
+	ErrUnavailable = errors.New("the writer process is not available")
+	// ErrLost: the connection broke, or the writer went silent, before it had
+	// answered. The copy may have been delivered.
+	ErrLost = errors.New("the writer process was lost before it answered")
+	// ErrRefused: the writer process takes no request from this one.
+	ErrRefused = errors.New("the writer process refuses this one")
+)
+
+// opAsk is the Op of errors on the way to the writer process.
+const opAsk = "ask the writer process"
