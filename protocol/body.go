@@ -197,7 +197,7 @@ func (b *Body) more() {
 		return
 	}
 	w := b.s.wire
-	w.conn.SetReadDeadline(b.s.dataDeadline(b.deadline))
+	b.s.conn.SetReadDeadline(b.s.dataDeadline(b.deadline))
 	if err := w.fill(); err != nil {
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF

@@ -98,7 +98,7 @@ func (s *Session) swallow(n int64) error {
 		if n -= took; n == 0 {
 			return nil
 		}
-		w.conn.SetReadDeadline(s.dataDeadline(until))
+		s.conn.SetReadDeadline(s.dataDeadline(until))
 		if err := w.fill(); err != nil {
 			return err
 		}

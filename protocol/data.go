@@ -55,7 +55,7 @@ func (s *Session) receive(ctx context.Context, tx *Transaction, c *chunks) Reply
 	})
 	s.wire.grow()
 	if c != nil {
-		c.ctx = ctx
+		c.ctx = outer
 		s.chunks = c
 	}
 	defer s.reset()
@@ -68,7 +68,7 @@ func (s *Session) receive(ctx context.Context, tx *Transaction, c *chunks) Reply
 	s.chunks = nil
 	if !body.done {
 		s.unreplied(outer, tx)
-		return s.dropped(ctx, body)
+		return s.dropped(outer, body)
 	}
 	r := body.fault
 	if r.Code == 0 {

@@ -67,6 +67,9 @@ func (s *Session) extensions() (lines []string) {
 	add(ExtPipelining, "PIPELINING")
 	add(ExtChunking, "CHUNKING")
 	add(ExtBinaryMIME, "BINARYMIME")
+	if s.srv.TLSConfig != nil && s.TLS == nil {
+		lines = append(lines, "STARTTLS")
+	}
 	if s.trust&TrustXClient != 0 {
 		lines = append(lines, "XCLIENT "+strings.Join(xclientNames, " "))
 	}

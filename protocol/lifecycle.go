@@ -5,12 +5,22 @@ import (
 	"time"
 )
 
+// arrive notes a connection that will be admitted: Shutdown waits for it, so that one
+// accepted in its very moment is served like any other newcomer.
+func (srv *Server) arrive() {
+	srv.mu.Lock()
+	srv.arriving++
+	srv.mu.Unlock()
+}
+
 // admit takes the session in, and makes room for it where the limit is reached.
 // With the error comes what to tell the client.
 func (srv *Server) admit(s *Session) (Reply, error) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
-	if srv.closing.Load() {
+	srv.arriving--
+	if srv.closing.Load() && !time.Now().Before(srv.closeBy) || srv.isDrained() {
+		srv.checkDrained()
 		return replyShutdown, ErrServerClosed
 	}
 	if n := srv.limits.Sessions; n >= 0 && len(srv.sessions)-srv.evicting >= n {
@@ -43,7 +53,7 @@ func (srv *Server) evictLocked() bool {
 		if oldest == nil {
 			return false
 		}
-		if oldest.idle.interrupt(oldest.wire.conn, replyCrowded) {
+		if oldest.idle.interrupt(oldest.conn, replyCrowded) {
 			oldest.evicted = true
 			srv.evicting++
 			return true
@@ -55,7 +65,7 @@ func (srv *Server) evictLocked() bool {
 // release closes the session's connection and forgets it, in this order: after
 // Shutdown no connection is open.
 func (srv *Server) release(s *Session) {
-	s.wire.conn.Close()
+	s.conn.Close()
 	s.wire.release()
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
@@ -66,13 +76,20 @@ func (srv *Server) release(s *Session) {
 	srv.checkDrained()
 }
 
+// checkDrained notes that nothing is left: no session, none to come, no listener that
+// may still accept one. The caller holds mu.
 func (srv *Server) checkDrained() {
-	if srv.closing.Load() && len(srv.sessions) == 0 {
-		select {
-		case <-srv.drained:
-		default:
-			close(srv.drained)
-		}
+	if srv.closing.Load() && len(srv.sessions)+srv.arriving+len(srv.listeners) == 0 && !srv.isDrained() {
+		close(srv.drained)
+	}
+}
+
+func (srv *Server) isDrained() bool {
+	select {
+	case <-srv.drained:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -85,13 +102,14 @@ func (srv *Server) Sessions() int {
 
 // Shutdown closes the listeners and ends each session with 421 4.3.2: at once
 // where it waits for a command outside a transaction, otherwise when its
-// transaction is over and its replies are sent. When ctx ends first, the
+// transaction is over and its replies are sent. A session that has not had one may
+// begin it during Timeouts.Newcomer. When ctx ends first, the
 // remaining connections are closed by force and the context's error is returned.
 func (srv *Server) Shutdown(ctx context.Context) error {
 	srv.beginClosing()
 	srv.mu.Lock()
 	for s := range srv.sessions {
-		s.idle.interrupt(s.wire.conn, replyShutdown)
+		s.idle.close(s.conn, srv)
 	}
 	srv.checkDrained()
 	srv.mu.Unlock()
@@ -112,7 +130,7 @@ func (srv *Server) Close() error {
 	defer srv.mu.Unlock()
 	for s := range srv.sessions {
 		s.cancel()
-		s.wire.conn.Close()
+		s.conn.Close()
 	}
 	srv.checkDrained()
 	return nil
@@ -122,7 +140,9 @@ func (srv *Server) beginClosing() {
 	srv.init()
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
-	if !srv.closing.Swap(true) {
+	if !srv.closing.Load() {
+		srv.closeBy = time.Now().Add(srv.timeouts.Newcomer)
+		srv.closing.Store(true)
 		close(srv.stop)
 	}
 	for l := range srv.listeners {
@@ -144,4 +164,5 @@ func (srv *Server) untrackListener(l *onceListener) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	delete(srv.listeners, l)
+	srv.checkDrained()
 }

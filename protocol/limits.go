@@ -40,6 +40,12 @@ type Timeouts struct {
 	Data time.Duration
 	// Transaction is the time for all data of one message; default 1 hour.
 	Transaction time.Duration
+	// Handshake is the time for a TLS handshake; default 1 minute.
+	Handshake time.Duration
+	// Newcomer is how long Shutdown leaves a session that has not begun any
+	// transaction the chance to begin its only one. Default none: it is told to go
+	// like one between two transactions.
+	Newcomer time.Duration
 	// Write is the time for the client to take replies; default 5 minutes.
 	Write time.Duration
 	// Deliver bounds the context of Handler.Deliver from the end of the data on;
@@ -69,7 +75,7 @@ func (t Timeouts) withDefaults() Timeouts {
 		d   *time.Duration
 		def time.Duration
 	}{
-		{&t.Command, 5 * time.Minute}, {&t.Data, 3 * time.Minute}, {&t.Transaction, time.Hour},
+		{&t.Command, 5 * time.Minute}, {&t.Data, 3 * time.Minute}, {&t.Transaction, time.Hour}, {&t.Handshake, time.Minute},
 		{&t.Write, 5 * time.Minute}, {&t.Deliver, 580 * time.Second},
 	} {
 		if *f.d == 0 {

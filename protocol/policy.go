@@ -15,6 +15,10 @@ type Policy struct {
 	Hello func(ctx context.Context, s *Session, name string) Reply
 	// Extensions edits the lines of the EHLO or LHLO reply below the first.
 	Extensions func(ctx context.Context, s *Session, lines []string) []string
+	// StartTLS is asked after the handshake of STARTTLS and of TLS from the start;
+	// s.TLS tells what came of it. The client has its reply already: after a refusal
+	// every command but QUIT is answered 554 5.7.0.
+	StartTLS func(ctx context.Context, s *Session) Reply
 	// Mail is asked when the transaction has its From and Mail.
 	Mail func(ctx context.Context, tx *Transaction) Reply
 	// Rcpt may rewrite the recipient and set its Value. The pointer is valid
@@ -60,6 +64,9 @@ func Chain(policies ...Policy) Policy {
 				}
 			}
 			return lines
+		},
+		StartTLS: func(ctx context.Context, s *Session) Reply {
+			return ask(all, func(p *Policy) Reply { return call(p.StartTLS, ctx, s) })
 		},
 		Mail: func(ctx context.Context, tx *Transaction) Reply {
 			return ask(all, func(p *Policy) Reply { return call(p.Mail, ctx, tx) })

@@ -29,7 +29,7 @@ func (s *Session) await(tx *Transaction) {
 
 // markReplies is called when the last reply of tx is about to go out.
 func (s *Session) markReplies(tx *Transaction) {
-	if s.srv.Policy.Replied != nil {
+	if s.srv.Policy.Replied != nil && s.TLS == nil {
 		tx.mark = s.wire.in + uint64(s.wire.unread())
 	}
 }
@@ -37,6 +37,12 @@ func (s *Session) markReplies(tx *Transaction) {
 // seen is called when a command has been read: it may show that the client has
 // read what came before it.
 func (s *Session) seen(ctx context.Context) {
+	if s.TLS != nil && s.chunks == nil {
+		// What waits below TLS cannot be told apart: nothing is concluded.
+		for len(s.unseen) > 0 {
+			s.resolve(ctx, false)
+		}
+	}
 	for len(s.unseen) > 0 && s.unseen[0].mark < s.wire.in {
 		s.resolve(ctx, true)
 	}
@@ -64,7 +70,7 @@ func (s *Session) resolveAll(ctx context.Context) {
 	s.wire.mu.Lock()
 	all := s.clean && s.wire.err == nil
 	s.wire.mu.Unlock()
-	_, unix := s.wire.conn.(*net.UnixConn)
+	_, unix := s.conn.(*net.UnixConn)
 	for len(s.unseen) > 0 {
 		s.resolve(ctx, all && unix && s.unseen[0].mark != neverSeen)
 	}
@@ -92,7 +98,7 @@ func (w *wire) hungUp() (yes bool) {
 
 // control calls f with the connection's descriptor; false if it is closed.
 func (w *wire) control(f func(fd uintptr)) bool {
-	c, ok := w.conn.(syscall.Conn)
+	c, ok := w.socket.(syscall.Conn)
 	if !ok {
 		return true
 	}

@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
@@ -69,11 +70,16 @@ type Server struct {
 	Params   ParamFunc       // parameters of MAIL and RCPT beyond those known
 	// Trust says what a peer may tell about its client; nil: nothing. PeerAddr and
 	// PeerCred of the session are known when it is asked, before the greeting.
-	Trust    func(*Session) Trust
-	Ext      Ext // 0: DefaultExt
-	Limits   Limits
-	Timeouts Timeouts
-	Newlines Newlines
+	Trust func(*Session) Trust
+	Ext   Ext // 0: DefaultExt
+	// TLSConfig offers STARTTLS (RFC 3207), and is what ServeTLS uses; nil: no TLS.
+	TLSConfig *tls.Config
+	// TLSNeeded refuses all but NOOP, HELO, EHLO, LHLO, STARTTLS and QUIT with 530
+	// until the connection is secured.
+	TLSNeeded bool
+	Limits    Limits
+	Timeouts  Timeouts
+	Newlines  Newlines
 	// Log gets what goes wrong outside of any reply: failed accepts, panics.
 	// nil: slog.Default.
 	Log *slog.Logger
@@ -94,7 +100,9 @@ type Server struct {
 	listeners map[*onceListener]struct{}
 	sessions  map[*Session]struct{}
 	evicting  int           // sessions told to make room that are not gone yet
+	arriving  int           // connections accepted that are not among the sessions yet
 	closing   atomic.Bool   // set under mu, read by sessions without it
+	closeBy   time.Time     // set before closing: when newcomers have to be gone
 	stop      chan struct{} // closed when closing begins
 	drained   chan struct{} // closed when closing and no session is left
 }
@@ -203,8 +211,19 @@ func (srv *Server) Serve(l net.Listener) error {
 			continue
 		}
 		delay = 0
-		go srv.ServeConn(ctx, conn)
+		srv.arrive()
+		go srv.serveConn(ctx, conn)
 	}
+}
+
+// ServeTLS is Serve with TLS from the first octet on (RFC 8314 section 3.3), by
+// TLSConfig. The handshake is the session's: a slow one holds up no other.
+func (srv *Server) ServeTLS(l net.Listener) error {
+	if srv.TLSConfig == nil {
+		l.Close()
+		return errors.New("protocol: ServeTLS needs a TLSConfig")
+	}
+	return srv.Serve(tls.NewListener(l, srv.TLSConfig))
 }
 
 func temporary(err error) bool {
@@ -213,11 +232,17 @@ func temporary(err error) bool {
 }
 
 // ServeConn serves one session on a connection that came from anywhere (inetd,
-// net.Pipe, a test) and closes it. It returns when the session has ended: nil
+// net.Pipe, a test) and closes it. A *tls.Conn is asked for its handshake first. It returns when the session has ended: nil
 // after QUIT or a close that the server wanted, else the reason. The end of ctx
 // does not end the session: that is what Shutdown and Close are for.
 func (srv *Server) ServeConn(ctx context.Context, conn net.Conn) error {
 	srv.init()
+	srv.arrive()
+	return srv.serveConn(ctx, conn)
+}
+
+// serveConn is ServeConn for a connection that has arrived.
+func (srv *Server) serveConn(ctx context.Context, conn net.Conn) error {
 	defer conn.Close()
 	if srv.ConnContext != nil {
 		ctx = srv.ConnContext(ctx, conn)

@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -28,6 +29,9 @@ type Session struct {
 	Login string
 	// PeerCred is who connected, where that was by a Unix socket on Linux; else nil.
 	PeerCred *PeerCred
+	// TLS is the state of the connection once it is secured; else nil. The client's
+	// certificates are in it, verified as TLSConfig.ClientAuth says.
+	TLS *tls.ConnectionState
 	// Hello is the name that the client gave itself; "" before the first
 	// accepted HELO, EHLO or LHLO.
 	Hello string
@@ -36,6 +40,7 @@ type Session struct {
 	Value    any
 
 	srv     *Server
+	conn    net.Conn // the connection itself, below TLS
 	wire    *wire
 	cancel  context.CancelFunc
 	idle    idleState
@@ -45,6 +50,7 @@ type Session struct {
 	unseen       []*Transaction // those whose replies the client may not have seen
 	clean        bool           // the client has closed the connection without an error
 	trust        Trust
+	insecure     bool            // policy did not like the TLS that it got
 	forward      Forward         // XFORWARD since the last transaction
 	refusedRcpts int             // recipients of it that were refused
 	chunks       *chunks         // a message by BDAT, while its handler runs
@@ -59,7 +65,7 @@ func newSession(srv *Server, conn net.Conn, cancel context.CancelFunc) *Session 
 	return &Session{
 		ID: srv.lastID.Add(1), Mode: srv.Mode,
 		RemoteAddr: conn.RemoteAddr(), PeerAddr: conn.RemoteAddr(), LocalAddr: conn.LocalAddr(), PeerCred: peerCred(conn),
-		srv: srv, cancel: cancel,
+		srv: srv, cancel: cancel, conn: conn,
 		wire: newWire(conn, srv.limits.CommandLine, srv.timeouts.Write),
 	}
 }
@@ -79,6 +85,11 @@ func (s *Session) serve(ctx context.Context) (err error) {
 	}()
 	if f := s.srv.Trust; f != nil {
 		s.trust = f(s)
+	}
+	if c, ok := s.conn.(*tls.Conn); ok {
+		if r := s.handshake(ctx, c); r.Code != replied.Code {
+			return s.end(r)
+		}
 	}
 	if r := s.greet(ctx); r.Then != Continue {
 		return s.end(r)
@@ -162,7 +173,7 @@ func (s *Session) greet(ctx context.Context) Reply {
 // server that wants to end the session may do it here.
 func (s *Session) wait() error {
 	// Idle first, then the replies: who has read a reply finds the session idle.
-	if err := s.idle.begin(s.tx == nil, &s.srv.closing); err != nil {
+	if err := s.idle.begin(s.tx == nil, s.srv); err != nil {
 		return err
 	}
 	if err := s.wire.flush(); err != nil {
@@ -171,7 +182,7 @@ func (s *Session) wait() error {
 	if s.tx == nil {
 		s.wire.shrink()
 	}
-	return s.idle.arm(s.wire.conn, s.srv.timeouts.Command)
+	return s.idle.arm(s.conn, s.srv)
 }
 
 // lost ends the session after an error of the connection.

@@ -45,19 +45,25 @@ type Recipient struct {
 }
 
 // With names the protocol of the transaction as the WITH clause of a Received
-// field has it (RFC 3848, RFC 6531 section 4.3): SMTP, ESMTP, LMTP, UTF8SMTP, UTF8LMTP.
+// field has it (RFC 3848, RFC 6531 section 4.3): SMTP, ESMTP, LMTP, UTF8SMTP, UTF8LMTP,
+// and these with S behind them for TLS.
 func (tx *Transaction) With() string {
+	s := tx.Session
+	name := "ESMTP"
 	switch {
-	case tx.Session.Mode == LMTP && tx.Mail.UTF8:
-		return "UTF8LMTP"
-	case tx.Session.Mode == LMTP:
-		return "LMTP"
+	case s.Mode == LMTP && tx.Mail.UTF8:
+		name = "UTF8LMTP"
+	case s.Mode == LMTP:
+		name = "LMTP"
 	case tx.Mail.UTF8:
-		return "UTF8SMTP"
-	case tx.Session.Extended:
-		return "ESMTP"
+		name = "UTF8SMTP"
+	case !s.Extended:
+		return "SMTP"
 	}
-	return "SMTP"
+	if s.TLS != nil {
+		name += "S"
+	}
+	return name
 }
 
 type settlePhase uint8

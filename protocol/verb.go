@@ -72,6 +72,7 @@ var helpTexts = []struct {
 	{"QUIT", "QUIT", nil},
 	{"RCPT", "RCPT TO: <address>", nil},
 	{"RSET", "RSET", nil},
+	{"STARTTLS", "STARTTLS", func(s *Session) bool { return s.srv.TLSConfig != nil && s.TLS == nil }},
 	{"VRFY", "VRFY <address>", nil},
 	{"XCLIENT", "XCLIENT attribute=value...", func(s *Session) bool { return s.trust&TrustXClient != 0 }},
 	{"XFORWARD", "XFORWARD attribute=value...", func(s *Session) bool { return s.trust&TrustXForward != 0 }},

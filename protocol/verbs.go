@@ -16,6 +16,9 @@ func (s *Session) command(ctx context.Context, line []byte) Reply {
 	if !ok {
 		return s.fault(replyBadSyntax)
 	}
+	if r := s.gate(verb, line); r.Code != 0 {
+		return r
+	}
 	if len(s.srv.Verbs) > 0 {
 		if r, ok := s.custom(ctx, line, arg); ok {
 			return r
@@ -59,11 +62,14 @@ func (s *Session) command(ctx context.Context, line []byte) Reply {
 			return s.hello(ctx, arg, verb)
 		}
 	}
+	if verb == 0 && isWord(line, "STARTTLS") {
+		return s.startTLS(ctx, arg)
+	}
 	if s.trust != 0 && s.Extended {
-		switch word := firstWord(line); {
-		case s.trust&TrustXForward != 0 && strings.EqualFold(word, "XFORWARD"):
+		switch {
+		case s.trust&TrustXForward != 0 && isWord(line, "XFORWARD"):
 			return s.xforward(arg)
-		case s.trust&TrustXClient != 0 && strings.EqualFold(word, "XCLIENT"):
+		case s.trust&TrustXClient != 0 && isWord(line, "XCLIENT"):
 			return s.xclient(ctx, arg)
 		}
 	}
@@ -212,4 +218,10 @@ func (s *Session) expn(ctx context.Context, arg []byte) Reply {
 		return f(ctx, s, string(arg)).or(replyNoExpn)
 	}
 	return replyNoExpn
+}
+
+// isWord reports whether word, in any case, is the verb of a command line.
+func isWord(line []byte, word string) bool {
+	return len(line) >= len(word) && strings.EqualFold(string(line[:len(word)]), word) &&
+		(len(line) == len(word) || line[len(word)] == ' ' || line[len(word)] == '\t')
 }

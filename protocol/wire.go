@@ -15,7 +15,8 @@ import (
 // Replies collect until the input buffer holds no further command: one write
 // for a batch of pipelined commands (RFC 2920 section 3.2).
 type wire struct {
-	conn         net.Conn
+	conn         net.Conn // changed under mu, by the session's goroutine
+	socket       net.Conn // what conn was at first, below TLS
 	writeTimeout time.Duration
 
 	buf   []byte // input is buf[r:w]
@@ -42,7 +43,7 @@ const (
 var dataBuffers = sync.Pool{New: func() any { b := make([]byte, dataBuffer); return &b }}
 
 func newWire(conn net.Conn, lineLimit int, writeTimeout time.Duration) *wire {
-	w := &wire{conn: conn, writeTimeout: writeTimeout}
+	w := &wire{conn: conn, socket: conn, writeTimeout: writeTimeout}
 	w.written.L = &w.mu
 	w.buf = make([]byte, max(idleBuffer, lineLimit))
 	w.home = w.buf
@@ -63,6 +64,15 @@ var (
 // maxDrain is how much of a line beyond the limit is read and dropped before the
 // connection is given up.
 const maxDrain = 1 << 20
+
+// secure goes on with conn, which speaks TLS on the old one. Whatever was read and
+// not used came before TLS, and whoever sent it: it is dropped (RFC 3207 section 4.2).
+func (w *wire) secure(conn net.Conn) {
+	w.mu.Lock()
+	w.conn = conn
+	w.mu.Unlock()
+	w.r, w.w = 0, 0
+}
 
 // line reads up to the next LF and gives what stands before it; it is valid until
 // the next read. before is called each time the wire is about to wait for the
@@ -171,13 +181,13 @@ func (w *wire) push() {
 	}
 	w.writing = true
 	for len(w.out) > 0 && w.err == nil {
-		b := w.out
+		b, conn := w.out, w.conn
 		w.out = w.spare[:0]
 		w.mu.Unlock()
 		if w.writeTimeout > 0 {
-			w.conn.SetWriteDeadline(time.Now().Add(w.writeTimeout))
+			conn.SetWriteDeadline(time.Now().Add(w.writeTimeout))
 		}
-		_, err := w.conn.Write(b)
+		_, err := conn.Write(b)
 		w.mu.Lock()
 		w.spare = nil
 		if cap(b) <= maxSpare {

@@ -22,6 +22,7 @@ type Server struct {
 	Network, Addr string
 
 	listener net.Listener
+	implicit bool // TLS from the first octet on
 	dir      string
 	mu       sync.Mutex
 	conns    []net.Conn // every one that was accepted
@@ -81,7 +82,11 @@ func (s *Server) serve(l net.Listener) {
 	s.Network, s.Addr = l.Addr().Network(), l.Addr().String()
 	go func() {
 		defer close(s.served)
-		s.Config.Serve(trackingListener{l, s})
+		if s.implicit {
+			s.Config.ServeTLS(trackingListener{l, s})
+		} else {
+			s.Config.Serve(trackingListener{l, s})
+		}
 	}()
 }
 
