@@ -145,8 +145,13 @@ func (e *explainer) show(address string, x *delivery.Explanation, asked *askedDa
 		e.folder(x)
 		e.disk(t, &x.Probe)
 	}
-	for i, hint := range e.obstacles(x) {
-		e.line(map[bool]string{true: "obstacle"}[i == 0], "%s", hint)
+	label = "obstacle"
+	if x.Err == nil {
+		label = "note"
+	}
+	for _, hint := range e.obstacles(x) {
+		e.line(label, "%s", hint)
+		label = ""
 	}
 	e.line("reply", "%s", strings.Replace(x.Reply.Error(), " OK ID ", " OK ", 1))
 }
