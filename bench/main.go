@@ -124,15 +124,24 @@ func (o options) newBench() (*bench, error) {
 
 // build makes a program of this repository; below is the directory of its module.
 func build(to, pkg, below string) error {
-	out, err := exec.Command("go", "env", "GOMOD").Output()
+	root, err := moduleRoot()
 	if err != nil {
-		return fmt.Errorf("go env: %w", err)
+		return err
 	}
 	cmd := exec.Command("go", "build", "-trimpath", "-o", to, pkg)
-	cmd.Dir = filepath.Join(filepath.Dir(strings.TrimSpace(string(out))), below)
+	cmd.Dir = filepath.Join(root, below)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build %s: %w\n%s", pkg, err, out)
 	}
 	return nil
+}
+
+// moduleRoot is the directory of this repository.
+func moduleRoot() (string, error) {
+	out, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("go env: %w", err)
+	}
+	return filepath.Dir(strings.TrimSpace(string(out))), nil
 }

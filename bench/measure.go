@@ -24,6 +24,7 @@ type bench struct {
 type sample struct {
 	rate      float64       // deliveries per second
 	cpu       time.Duration // of the server, for each delivery; 0: not known
+	client    time.Duration // the same of the load generator
 	p50, p99  time.Duration // of a transaction
 	pss       int64         // octets of memory of the server, at most, under load
 	grown     int64         // of these, more than before the load
