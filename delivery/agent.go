@@ -69,12 +69,12 @@ func (a *Agent) Rcpt(ctx context.Context, tx *protocol.Transaction, rcpt *protoc
 	if err != nil {
 		reply := replyFor(err)
 		a.report(Outcome{
-			Session: tx.Session.ID, From: tx.From.Raw, To: rcpt.Path.Raw, OrigTo: rcpt.ORcpt,
+			Session: tx.Session.ID, From: tx.From.Raw, To: rcpt.Path.Raw, OrigTo: rcpt.ORcpt, QueueID: tx.Forward.Ident,
 			Reply: reply, Err: err,
 		})
 		return reply
 	}
-	r.orig = rcpt.ORcpt
+	r.orig, r.queue = rcpt.ORcpt, tx.Forward.Ident
 	rcpt.Value = r
 	return protocol.Reply{}
 }

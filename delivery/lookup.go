@@ -16,6 +16,7 @@ type recipient struct {
 	path   string // the Maildir below root
 	folder string // "" is INBOX
 	orig   string // the address that the sender wrote, "" if not known
+	queue  string // the client's name for the message, if it gave one (XFORWARD)
 	took   time.Duration
 }
 

@@ -13,7 +13,7 @@ import (
 type Outcome struct {
 	Session   uint64 // 0: not from the protocol
 	ID        string // of the message; "" for a recipient refused before DATA
-	QueueID   string // the client's name for the message: see receivedID; "" if not known
+	QueueID   string // the client's name for the message: by XFORWARD, else receivedID; "" if not known
 	MessageID string // the Message-ID field, without its brackets
 	From, To  string // reverse-path and recipient as they came
 	OrigTo    string // the address that the sender wrote, if known
@@ -46,10 +46,13 @@ func (m *message) outcome(i int) Outcome {
 	r := m.rcpts[i]
 	o := Outcome{
 		Session: m.session, ID: m.id, From: m.from, To: r.addr.String(), OrigTo: r.orig,
-		Mailbox: r.user.Name, Lookup: r.took, Spool: m.took,
+		Mailbox: r.user.Name, Lookup: r.took, Spool: m.took, QueueID: r.queue,
 	}
 	if m.spooled != nil {
-		o.MessageID, o.QueueID = m.spooled.header.messageID, m.spooled.header.queueID
+		o.MessageID = m.spooled.header.messageID
+		if o.QueueID == "" {
+			o.QueueID = m.spooled.header.queueID
+		}
 	}
 	return o
 }

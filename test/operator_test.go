@@ -201,3 +201,26 @@ func TestStatus(t *testing.T) {
 		t.Errorf("%d: %s", status, text)
 	}
 }
+
+// TestQueueID: the log has the client's name for a message: what it says with
+// XFORWARD, of refused recipients too, else that of the topmost Received field.
+func TestQueueID(t *testing.T) {
+	t.Parallel()
+	dir, a := startObservedSite(t)
+	a.stderr.await(t, `msg=recipient session=\d+ id=\S+ queue_id=4XyZ1b2C3dz message_id=m@example.net from=sender@example.net to=user@example.org orig_to="" mailbox=user@example.org `)
+	c := dial(t, filepath.Join(dir, "lmtp.sock"))
+	if r := c.cmd(t, "LHLO client.example.net"); !strings.Contains(r, "XFORWARD") {
+		t.Errorf("LHLO: %s", r)
+	}
+	c.expect(t, "250", "XFORWARD IDENT=QUEUE1 NAME=[UNAVAILABLE]")
+	c.expect(t, "250", "MAIL FROM:<sender@example.net>")
+	c.expect(t, "550", "RCPT TO:<nobody@example.org>")
+	c.expect(t, "250", "RCPT TO:<user@example.org>")
+	c.expect(t, "354", "DATA")
+	c.write(t, []byte("Received: by mta.example.org id OTHER; date\r\n\r\nx\r\n.\r\n"))
+	if r := c.reply(t); !strings.HasPrefix(r, "250 ") {
+		t.Fatalf("reply %q", r)
+	}
+	a.stderr.await(t, `msg=recipient .* id="" queue_id=QUEUE1 .* to=nobody@example.org .* status=refused code=550`)
+	a.stderr.await(t, `msg=recipient .* queue_id=QUEUE1 .* to=user@example.org .* status=delivered code=250`)
+}

@@ -117,6 +117,7 @@ func buildServer(c *config, proto listenProto, agents *agents, log *slog.Logger)
 		Hostname: c.Hostname,
 		Handler:  agents,
 		Policy:   agents.policy(),
+		Trust:    trustLocal,
 		Limits: protocol.Limits{
 			MessageSize: orNone(int64(c.Limits.MessageSize)), Recipients: c.Limits.Recipients,
 			Sessions: c.Limits.Sessions, Errors: c.Limits.Errors,
