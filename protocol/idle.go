@@ -4,15 +4,17 @@ import (
 	"errors"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
 // idleState is what the server may know of a session that waits for a command:
 // since when, and whether it may be interrupted with a closing reply. A session
-// inside a transaction waits too, but is left alone.
+// inside a transaction waits too, but is left alone. So is, where the server is
+// closing, a newcomer for a moment (Timeouts.Newcomer): its client has just found the
+// server open, and an MTA that is sent away then defers all mail for this host.
 type idleState struct {
 	mu            sync.Mutex
+	settled       bool // no newcomer any more: the session has begun a transaction
 	armed         bool // the deadline of this command is set
 	interruptible bool
 	start         time.Time
@@ -21,12 +23,12 @@ type idleState struct {
 
 var errInterrupted = errors.New("protocol: session interrupted by the server")
 
-// begin notes that the session waits for a command. closing is read under the lock
-// that interrupt takes, so that one of the two sees the other.
-func (i *idleState) begin(interruptible bool, closing *atomic.Bool) error {
+// begin notes that the session waits for a command. The server's state is read under
+// the lock that interrupt takes, so that one of the two sees the other.
+func (i *idleState) begin(interruptible bool, srv *Server) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if interruptible && (i.why.Code != 0 || closing.Load()) {
+	if interruptible && (i.why.Code != 0 || i.unwelcome(srv)) {
 		return errInterrupted
 	}
 	if !i.interruptible {
@@ -35,9 +37,15 @@ func (i *idleState) begin(interruptible bool, closing *atomic.Bool) error {
 	return nil
 }
 
+// unwelcome reports whether the session may not begin a transaction: the server is
+// closing, and this is no newcomer. The caller holds mu.
+func (i *idleState) unwelcome(srv *Server) bool {
+	return srv.closing.Load() && (i.settled || !time.Now().Before(srv.closeBy))
+}
+
 // arm sets the deadline for the whole of a command: octets that trickle in do not
 // move it.
-func (i *idleState) arm(conn net.Conn, timeout time.Duration) error {
+func (i *idleState) arm(conn net.Conn, srv *Server) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.interruptible && i.why.Code != 0 {
@@ -46,8 +54,11 @@ func (i *idleState) arm(conn net.Conn, timeout time.Duration) error {
 	if !i.armed {
 		i.armed = true
 		var deadline time.Time
-		if timeout > 0 {
-			deadline = time.Now().Add(timeout)
+		if d := srv.timeouts.Command; d > 0 {
+			deadline = time.Now().Add(d)
+		}
+		if i.interruptible && srv.closing.Load() && !i.unwelcome(srv) {
+			deadline = srv.closeBy
 		}
 		conn.SetReadDeadline(deadline)
 	}
@@ -73,6 +84,34 @@ func (i *idleState) reason() Reply {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.why
+}
+
+// mayBegin reports whether the session may begin a transaction.
+func (i *idleState) mayBegin(srv *Server) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return !i.unwelcome(srv)
+}
+
+// begun notes that the session has begun a transaction.
+func (i *idleState) begun() {
+	i.mu.Lock()
+	i.settled = true
+	i.mu.Unlock()
+}
+
+// close ends the wait of a session because the server is closing, that of a newcomer
+// later.
+func (i *idleState) close(conn net.Conn, srv *Server) {
+	i.mu.Lock()
+	newcomer := !i.unwelcome(srv)
+	if newcomer && i.interruptible && i.why.Code == 0 {
+		conn.SetReadDeadline(srv.closeBy)
+	}
+	i.mu.Unlock()
+	if !newcomer {
+		i.interrupt(conn, replyShutdown)
+	}
 }
 
 // interrupt ends the wait of a session with a reply; false if it was not waiting.

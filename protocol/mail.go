@@ -13,7 +13,7 @@ func (s *Session) mail(ctx context.Context, arg []byte) Reply {
 	if s.tx != nil {
 		return s.fault(replyNestedMail)
 	}
-	if s.srv.closing.Load() {
+	if !s.idle.mayBegin(s.srv) {
 		return replyShutdown
 	}
 	r := s.begin(ctx, s.keep(arg))
@@ -58,6 +58,7 @@ func (s *Session) begin(ctx context.Context, arg string) Reply {
 	r := call(s.srv.Policy.Mail, ctx, tx)
 	if r.OK() {
 		s.tx, s.refusedRcpts = tx, 0
+		s.idle.begun()
 	}
 	return r.or(replyMailOK)
 }
