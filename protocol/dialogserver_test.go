@@ -143,6 +143,8 @@ func (ds *dialogServer) set(key, value string) error {
 				"HELP": protocol.ExtHelp, "PIPELINING": protocol.ExtPipelining, "ENHANCEDSTATUSCODES": protocol.ExtEnhanced,
 			}[word]
 		}
+	case "auth":
+		ds.auth(value)
 	case "trust":
 		srv.Trust = func(s *protocol.Session) (t protocol.Trust) {
 			if strings.Contains(value, "xforward") {
@@ -159,6 +161,48 @@ func (ds *dialogServer) set(key, value string) error {
 		return errors.New("no such setting")
 	}
 	return nil
+}
+
+// auth lets joe in, with "secret"; words say what else there is.
+func (ds *dialogServer) auth(words string) {
+	ds.srv.Auth = protocol.Auth{
+		Check: protocol.AuthenticatorFunc(func(_ context.Context, _ *protocol.Session, _, authzid, user, password string) (*protocol.Identity, error) {
+			switch {
+			case user == "joe" && password == "secret":
+				return &protocol.Identity{User: user, Authzid: authzid}, nil
+			case user == "down":
+				return nil, errors.New("the database at /var/lib is down")
+			case user == "locked":
+				return nil, protocol.Replyf(525, protocol.Enhanced{5, 7, 13}, "Account disabled")
+			case user == "nobody":
+				return nil, nil
+			}
+			return nil, protocol.ErrCredentials
+		}),
+		AllowPlaintext: strings.Contains(words, "plaintext"),
+		Required:       strings.Contains(words, "required"),
+	}
+	if strings.Contains(words, "echo") {
+		ds.srv.Auth.Mechanisms = map[string]func(*protocol.Session) protocol.Mechanism{
+			"XECHO": func(*protocol.Session) protocol.Mechanism { return echoMechanism{} }, "LOGIN": nil,
+		}
+	}
+	ds.srv.Policy.Noop = func(_ context.Context, s *protocol.Session, _ string) protocol.Reply {
+		if s.Identity == nil {
+			return protocol.Reply{}
+		}
+		return protocol.Replyf(250, protocol.Enhanced{}, "%+v", *s.Identity)
+	}
+}
+
+// echoMechanism sends every response back until it is "joe".
+type echoMechanism struct{}
+
+func (echoMechanism) Next(_ context.Context, response []byte) ([]byte, *protocol.Identity, error) {
+	if string(response) == "joe" {
+		return nil, &protocol.Identity{User: "joe"}, nil
+	}
+	return response, nil, nil
 }
 
 // hook installs one of the policies that a dialog may ask for.

@@ -70,6 +70,9 @@ func (s *Session) extensions() (lines []string) {
 	if s.srv.TLSConfig != nil && s.TLS == nil {
 		lines = append(lines, "STARTTLS")
 	}
+	if names := s.mechanisms(); len(names) > 0 {
+		lines = append(lines, "AUTH "+strings.Join(names, " "))
+	}
 	if s.trust&TrustXClient != 0 {
 		lines = append(lines, "XCLIENT "+strings.Join(xclientNames, " "))
 	}

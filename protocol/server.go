@@ -77,6 +77,7 @@ type Server struct {
 	// TLSNeeded refuses all but NOOP, HELO, EHLO, LHLO, STARTTLS and QUIT with 530
 	// until the connection is secured.
 	TLSNeeded bool
+	Auth      Auth // AUTH; the zero value: not offered
 	Limits    Limits
 	Timeouts  Timeouts
 	Newlines  Newlines

@@ -32,6 +32,8 @@ type Session struct {
 	// TLS is the state of the connection once it is secured; else nil. The client's
 	// certificates are in it, verified as TLSConfig.ClientAuth says.
 	TLS *tls.ConnectionState
+	// Identity is who the client has shown to be with AUTH; else nil.
+	Identity *Identity
 	// Hello is the name that the client gave itself; "" before the first
 	// accepted HELO, EHLO or LHLO.
 	Hello string
@@ -58,6 +60,7 @@ type Session struct {
 	args         strings.Builder // see keep
 	errors       int
 	unknowns     int
+	broken       error // what Prompt has met
 	err          error // why the session ends, if not because the server wants it
 }
 
@@ -107,7 +110,7 @@ func (s *Session) serve(ctx context.Context) (err error) {
 
 // next carries out the next command and puts its reply.
 func (s *Session) next(ctx context.Context) (Reply, error) {
-	line, err := s.wire.line(s.srv.limits.CommandLine, s.wait)
+	line, err := s.wire.line(s.lineLimit, s.wait)
 	s.idle.busy()
 	if err == nil || err == errLineTooLong {
 		s.seen(ctx)
@@ -121,10 +124,22 @@ func (s *Session) next(ctx context.Context) (Reply, error) {
 	default:
 		return r, err
 	}
+	if s.broken != nil {
+		return r, s.broken
+	}
 	if r.Code != replied.Code && r.Then != CloseNow {
 		s.put(r)
 	}
 	return r, nil
+}
+
+// lineLimit is how long the command line that begins so may be.
+func (s *Session) lineLimit(line []byte) int {
+	n := s.srv.limits.CommandLine
+	if s.srv.Auth.offered() && isWord(line, "AUTH") {
+		n = max(n, maxAuthLine)
+	}
+	return n
 }
 
 // put queues a reply to a command.
@@ -187,7 +202,6 @@ func (s *Session) wait() error {
 
 // lost ends the session after an error of the connection.
 func (s *Session) lost(err error) error {
-	s.ended(err)
 	if errors.Is(err, os.ErrDeadlineExceeded) || err == errInterrupted {
 		if r := s.idle.reason(); r.Code != 0 {
 			return s.finalReply(r)

@@ -56,13 +56,13 @@ func (s *Session) handshake(ctx context.Context, c *tls.Conn) Reply {
 	state := c.ConnectionState()
 	s.TLS = &state
 	s.reset()
-	s.Hello, s.Extended, s.Login = "", false, ""
+	s.Hello, s.Extended, s.Login, s.Identity = "", false, "", nil
 	r := call(s.srv.Policy.StartTLS, ctx, s)
 	s.insecure = !r.OK()
 	return Reply{Code: replied.Code, Then: r.Then}
 }
 
-// gate refuses a command that must wait for TLS, or gets none.
+// gate refuses a command that must wait for TLS or AUTH, or gets none.
 func (s *Session) gate(verb uint32, line []byte) Reply {
 	if s.insecure && verb != vQUIT {
 		return replyInsecure
@@ -73,6 +73,15 @@ func (s *Session) gate(verb uint32, line []byte) Reply {
 		default:
 			if !isWord(line, "STARTTLS") {
 				return replyTLSNeeded
+			}
+		}
+	}
+	if s.srv.Auth.Required && s.Identity == nil {
+		switch verb {
+		case vAUTH, vNOOP, vHELO, vEHLO, vLHLO, vRSET, vQUIT:
+		default:
+			if !isWord(line, "STARTTLS") {
+				return replyAuthRequired
 			}
 		}
 	}

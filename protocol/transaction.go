@@ -46,7 +46,7 @@ type Recipient struct {
 
 // With names the protocol of the transaction as the WITH clause of a Received
 // field has it (RFC 3848, RFC 6531 section 4.3): SMTP, ESMTP, LMTP, UTF8SMTP, UTF8LMTP,
-// and these with S behind them for TLS.
+// and these with S behind them for TLS and A for AUTH.
 func (tx *Transaction) With() string {
 	s := tx.Session
 	name := "ESMTP"
@@ -62,6 +62,9 @@ func (tx *Transaction) With() string {
 	}
 	if s.TLS != nil {
 		name += "S"
+	}
+	if s.Identity != nil {
+		name += "A"
 	}
 	return name
 }

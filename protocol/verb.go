@@ -60,6 +60,7 @@ var helpTexts = []struct {
 	verb, syntax string
 	when         func(*Session) bool
 }{
+	{"AUTH", "AUTH mechanism [initial-response]", func(s *Session) bool { return len(s.mechanisms()) > 0 }},
 	{"BDAT", "BDAT <size> [LAST]", func(s *Session) bool { return s.srv.ext&ExtChunking != 0 }},
 	{"DATA", "DATA", nil},
 	{"EHLO", "EHLO hostname", func(s *Session) bool { return s.Mode == SMTP }},

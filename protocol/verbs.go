@@ -34,6 +34,10 @@ func (s *Session) command(ctx context.Context, line []byte) Reply {
 		if s.srv.ext&ExtChunking != 0 && s.Extended {
 			return s.bdat(ctx, arg)
 		}
+	case vAUTH:
+		if s.srv.Auth.offered() && (s.Extended || s.Hello == "") {
+			return s.auth(ctx, arg)
+		}
 	case vNOOP:
 		return s.noop(ctx, arg)
 	case vRSET:
@@ -78,6 +82,7 @@ func (s *Session) command(ctx context.Context, line []byte) Reply {
 
 // Verbs are four octets in upper case, first octet highest.
 const (
+	vAUTH = 'A'<<24 | 'U'<<16 | 'T'<<8 | 'H'
 	vBDAT = 'B'<<24 | 'D'<<16 | 'A'<<8 | 'T'
 	vDATA = 'D'<<24 | 'A'<<16 | 'T'<<8 | 'A'
 	vEHLO = 'E'<<24 | 'H'<<16 | 'L'<<8 | 'O'

@@ -36,6 +36,7 @@ type wire struct {
 const (
 	idleBuffer = 4 << 10  // octets that a session holds while it waits
 	dataBuffer = 64 << 10 // octets borrowed while a message arrives
+	minLine    = 500      // octets that a command line may always have
 	maxOut     = 4 << 10  // replies collected before they are written anyhow
 	maxSpare   = 1 << 10
 )
@@ -76,20 +77,23 @@ func (w *wire) secure(conn net.Conn) {
 
 // line reads up to the next LF and gives what stands before it; it is valid until
 // the next read. before is called each time the wire is about to wait for the
-// client; an error of it is returned. A line of more than limit octets is read to
-// its end and answered with errLineTooLong.
-func (w *wire) line(limit int, before func() error) ([]byte, error) {
+// client; an error of it is returned. limit says how many octets a line that begins
+// so may have; a longer one is read to its end and answered with errLineTooLong.
+func (w *wire) line(limit func(start []byte) int, before func() error) ([]byte, error) {
 	from, dropped := w.r, 0
 	for {
 		if i := bytes.IndexByte(w.buf[from:w.w], '\n'); i >= 0 {
 			line := w.buf[w.r : from+i]
 			w.r = from + i + 1
-			if dropped > 0 || len(line)+1 > limit {
+			if dropped > 0 || len(line)+1 > limit(line) {
 				return nil, errLineTooLong
 			}
 			return line, nil
 		}
-		if dropped > 0 || w.w-w.r >= limit {
+		if w.w-w.r == len(w.buf) {
+			w.grow()
+		}
+		if n := w.w - w.r; dropped > 0 || n == len(w.buf) || n > minLine && n >= limit(w.buf[w.r:w.w]) {
 			dropped += w.w - w.r
 			w.r, w.w = 0, 0
 			if dropped > maxDrain {
@@ -150,7 +154,7 @@ func (w *wire) grow() {
 }
 
 func (w *wire) shrink() {
-	if w.large == nil || w.w-w.r > len(w.home) {
+	if w.large == nil || w.w-w.r >= len(w.home) {
 		return
 	}
 	w.w = copy(w.home, w.buf[w.r:w.w])
