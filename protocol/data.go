@@ -83,6 +83,9 @@ func (s *Session) receive(ctx context.Context, tx *Transaction, c *chunks) Reply
 		s.put(r.or(replyOK))
 	}
 	tx.settleRest(r.or(replyOK), body.fault.Code != 0)
+	if s.srv.Policy.Replied != nil {
+		s.wire.fetch()
+	}
 	return Reply{Code: replied.Code, Then: r.Then}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"math"
-	"net"
 	"slices"
 	"syscall"
 )
@@ -27,11 +26,30 @@ func (s *Session) await(tx *Transaction) {
 	}
 }
 
-// markReplies is called when the last reply of tx is about to go out.
-func (s *Session) markReplies(tx *Transaction) {
-	if s.srv.Policy.Replied != nil && s.TLS == nil {
-		tx.mark = s.wire.in + uint64(s.wire.unread())
+// markReplies is called when the last reply of tx is about to go out. It reports
+// whether there are pipelined commands, which the session is about to answer: the
+// reply had better go out with those answers, since a client that reads the one and
+// closes (Postfix does not wait for the reply to QUIT) would seem not to have read all.
+//
+// Below TLS more octets wait than come out of it, so that the mark errs towards "not
+// seen".
+func (s *Session) markReplies(tx *Transaction) (pipelined bool) {
+	if s.srv.Policy.Replied == nil {
+		return false
 	}
+	n := s.wire.unread()
+	tx.mark = s.wire.in + uint64(n)
+	return n > 0 || !s.wire.drained()
+}
+
+// fetch reads what has arrived, without writing what waits and without waiting.
+func (w *wire) fetch() {
+	if w.conn != w.socket || w.w == len(w.buf) || w.unread() == 0 {
+		return
+	}
+	n, _ := w.conn.Read(w.buf[w.w:]) // the next read meets the error again
+	w.w += n
+	w.in += uint64(n)
 }
 
 // seen is called when a command has been read: it may show that the client has
@@ -63,21 +81,22 @@ func (s *Session) unreplied(ctx context.Context, tx *Transaction) {
 	}
 }
 
-// resolveAll is called when the session is over. A peer on a Unix socket that has
-// closed it without an error has read all that was written: the kernel would have
-// reported a reset, or failed the write. TCP promises no such thing.
+// resolveAll is called when the session is over. A client whose QUIT was pipelined
+// has seen the replies if it closes its side without a reset and with all that was
+// written acknowledged: had it left some of it unread, the kernel would have said so.
+// One that closes without QUIT has not gone on, whatever it has read.
 func (s *Session) resolveAll(ctx context.Context) {
 	s.wire.mu.Lock()
 	all := s.clean && s.wire.err == nil
 	s.wire.mu.Unlock()
-	_, unix := s.conn.(*net.UnixConn)
 	for len(s.unseen) > 0 {
-		s.resolve(ctx, all && unix && s.unseen[0].mark != neverSeen)
+		s.resolve(ctx, all && s.unseen[0].mark != neverSeen)
 	}
 }
 
-// ended notes how reading from a client that says no more has ended.
-func (s *Session) ended(err error) { s.clean = err == io.EOF }
+// ended notes how reading has ended after the last reply of a session that is closed
+// in good order.
+func (s *Session) ended(err error) { s.clean = err == io.EOF && s.wire.unsent() <= 1 }
 
 // Gone reports whether the client has closed the connection, or its side of it, as
 // far as the kernel knows; it does not wait. It may be called from any goroutine,
@@ -89,6 +108,13 @@ func (s *Session) Gone() bool { return s.wire.hungUp() }
 // session waits for.
 func (w *wire) unread() (n int) {
 	w.control(func(fd uintptr) { n = pendingInput(fd) })
+	return n
+}
+
+// unsent is how many octets the client's side has not acknowledged. Our own FIN may
+// be one of them.
+func (w *wire) unsent() (n int) {
+	w.control(func(fd uintptr) { n = pendingOutput(fd) })
 	return n
 }
 

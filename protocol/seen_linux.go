@@ -6,9 +6,15 @@ import (
 )
 
 // pendingInput is the number of octets that can be read from a socket at once.
-func pendingInput(fd uintptr) int {
+func pendingInput(fd uintptr) int { return pending(fd, syscall.TIOCINQ) }
+
+// pendingOutput is the number of octets that the peer's kernel has not taken (TCP), or
+// its program has not read (Unix).
+func pendingOutput(fd uintptr) int { return pending(fd, syscall.TIOCOUTQ) }
+
+func pending(fd uintptr, request uintptr) int {
 	var n int32
-	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TIOCINQ, uintptr(unsafe.Pointer(&n))); errno != 0 {
+	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, fd, request, uintptr(unsafe.Pointer(&n))); errno != 0 {
 		return 0
 	}
 	return int(n)

@@ -6,4 +6,6 @@ package protocol
 // nobody is gone before the session has noticed it.
 func pendingInput(uintptr) int { return 0 }
 
+func pendingOutput(uintptr) int { return 0 }
+
 func peerClosed(uintptr) bool { return false }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"testing"
 
 	"github.com/lmtpd/lmtpd/protocol"
@@ -102,7 +103,7 @@ func TestReplied(t *testing.T) {
 				c := data(srv, "")
 				read(c)
 				c.Close()
-				wantTold(t, told, fmt.Sprint("one ", unix), "closed")
+				wantTold(t, told, "one false", "closed") // it may have crashed
 			})
 			t.Run(name+", pipelined QUIT", func(t *testing.T) {
 				srv, told := repliedServer(t, mode, unix, nil)
@@ -111,7 +112,33 @@ func TestReplied(t *testing.T) {
 				c.Expect("221")
 				c.EOF()
 				c.Close()
-				wantTold(t, told, fmt.Sprint("one ", unix), "closed")
+				wantTold(t, told, "one true", "closed")
+			})
+			t.Run(name+", pipelined QUIT, and closed behind the last reply", func(t *testing.T) {
+				srv, told := repliedServer(t, mode, unix, nil)
+				c := data(srv, "QUIT\r\n")
+				got, buf := "", make([]byte, 4096) // as clients have it that do not wait for the 221
+				for strings.Count(got, "\r\n") < replies {
+					n, err := c.Conn().Read(buf)
+					if err != nil {
+						t.Fatal(err)
+					}
+					got += string(buf[:n])
+				}
+				if !strings.Contains(got, "\r\n221 ") {
+					t.Errorf("read %q; want the reply to QUIT in one write with the last one to the data", got)
+				}
+				c.Close()
+				wantTold(t, told, "one true", "closed")
+			})
+			t.Run(name+", pipelined QUIT and nothing read", func(t *testing.T) {
+				srv, told := repliedServer(t, mode, unix, nil)
+				c := data(srv, "QUIT\r\n")
+				if _, err := io.ReadFull(c.Conn(), make([]byte, 3)); err != nil { // they have been written
+					t.Fatal(err)
+				}
+				c.Close()
+				wantTold(t, told, "one false", "closed")
 			})
 			for _, more := range []string{"", "QUIT\r\n", "RSET\r\nMAIL FROM:<two>\r\nQUIT\r\n"} {
 				t.Run(fmt.Sprintf("%s, closed before the replies, %q", name, more), func(t *testing.T) {

@@ -42,8 +42,9 @@ func (tx *Transaction) advance() (due bool) {
 	}
 	s := tx.Session
 	for tx.sent < len(tx.results) && tx.results[tx.sent].Code != 0 {
-		if tx.sent == len(tx.results)-1 {
-			s.markReplies(tx)
+		last := tx.sent == len(tx.results)-1
+		if last && s.markReplies(tx) {
+			defer func() { due = false }() // one write for it and the replies to those commands
 		}
 		s.wire.put(tx.results[tx.sent], tx.Mail.UTF8, s.enhanced())
 		tx.sent++
