@@ -1,0 +1,138 @@
+package powercut
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// Messages are made from their number, so that each can be told from every other
+// and compared octet by octet without being kept.
+
+const (
+	sender     = "sender@client.example.net"
+	domain     = "@example.org"
+	numberMark = "X-Number: "
+)
+
+// copyID is one message for one user.
+type copyID struct{ message, user int }
+
+func userName(n int) string { return fmt.Sprintf("u%03d", n) }
+
+// content is a message as it is stored, without lmtpd's trace header.
+func content(message, size int) []byte {
+	rng := rand.New(rand.NewPCG(uint64(message), 1))
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "From: <%s>\n%s%d %d\nSubject: message %d\n\n", sender, numberMark, message, size, message)
+	for b.Len() < size {
+		fmt.Fprintf(&b, "%016x%016x%016x%016x\n", rng.Uint64(), rng.Uint64(), rng.Uint64(), rng.Uint64())
+	}
+	fmt.Fprintf(&b, "end of %d\n", message)
+	return b.Bytes()
+}
+
+// asSent is the same on the wire; no line begins with a dot.
+func asSent(stored []byte) []byte { return bytes.ReplaceAll(stored, []byte("\n"), []byte("\r\n")) }
+
+// header is what the writers of this package write before a message.
+func header(user int) string {
+	return "Return-Path: <" + sender + ">\nDelivered-To: " + userName(user) + domain + "\n"
+}
+
+var (
+	tracePattern  = regexp.MustCompile(`\AReturn-Path: <` + regexp.QuoteMeta(sender) + ">\nDelivered-To: (u[0-9]+)" + domain + "\n(?:Received: [^\n]*\n(?:\t[^\n]*\n)*)?")
+	numberPattern = regexp.MustCompile("(?m)^" + numberMark + "([0-9]+) ([0-9]+)$")
+	namePattern   = regexp.MustCompile(`^[0-9]+\.[A-Za-z0-9_]+\.[^,:/]+,S=([0-9]+),W=([0-9]+)$`)
+)
+
+// Kinds of faults that a check finds.
+const (
+	faultLost   = "lost"       // acknowledged and not there
+	faultHalf   = "incomplete" // in new/ or cur/ and not a whole message
+	faultTwice  = "twice"
+	faultSystem = "file system" // does not mount, or its check complains
+)
+
+type fault struct{ kind, text string }
+
+// check looks at all mailboxes below root as a mail reader would, after a cut
+// before which the copies in acknowledged had their 250.
+func check(root string, acknowledged map[copyID]bool) (faults []fault, found int, err error) {
+	there := make(map[copyID]int)
+	homes, err := os.ReadDir(root)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, home := range homes {
+		user, err := strconv.Atoi(strings.TrimPrefix(home.Name(), "u"))
+		if err != nil {
+			continue
+		}
+		for _, sub := range []string{"new", "cur"} {
+			dir := filepath.Join(root, home.Name(), "Maildir", sub)
+			files, err := os.ReadDir(dir)
+			if os.IsNotExist(err) {
+				continue
+			}
+			if err != nil {
+				faults = append(faults, fault{faultSystem, err.Error()})
+				continue
+			}
+			for _, f := range files {
+				message, problem := checkFile(filepath.Join(dir, f.Name()), user)
+				if problem != "" {
+					faults = append(faults, fault{faultHalf, filepath.Join(dir, f.Name()) + ": " + problem})
+					continue
+				}
+				there[copyID{message, user}]++
+			}
+		}
+	}
+	for id := range acknowledged {
+		if there[id] == 0 {
+			faults = append(faults, fault{faultLost, fmt.Sprintf("message %d for %s", id.message, userName(id.user))})
+		}
+	}
+	for id, n := range there {
+		found += n
+		if n > 1 {
+			faults = append(faults, fault{faultTwice, fmt.Sprintf("message %d for %s: %d times", id.message, userName(id.user), n)})
+		}
+	}
+	return faults, found, nil
+}
+
+// checkFile returns the number of the message in a file, or what is wrong.
+func checkFile(path string, user int) (message int, problem string) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err.Error()
+	}
+	name := namePattern.FindStringSubmatch(filepath.Base(path))
+	if name == nil {
+		return 0, "foreign name"
+	}
+	if name[1] != strconv.Itoa(len(b)) || name[2] != strconv.Itoa(len(b)+bytes.Count(b, []byte("\n"))) {
+		return 0, fmt.Sprintf("%d octets", len(b))
+	}
+	head := tracePattern.FindSubmatch(b)
+	if head == nil || string(head[1]) != userName(user) {
+		return 0, "foreign header"
+	}
+	number := numberPattern.FindSubmatch(b[:min(len(b), 4096)])
+	if number == nil {
+		return 0, "no number"
+	}
+	message, _ = strconv.Atoi(string(number[1]))
+	size, _ := strconv.Atoi(string(number[2]))
+	if !bytes.Equal(b[len(head[0]):], content(message, size)) {
+		return message, "content differs"
+	}
+	return message, ""
+}

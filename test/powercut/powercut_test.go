@@ -1,0 +1,186 @@
+package powercut
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const flushLatency = 500 * time.Microsecond
+
+// outcome counts the points of one recording.
+type outcome struct {
+	points  int
+	flushes int            // in the log
+	with    map[string]int // points with this kind of fault
+	bad     int            // points with any
+	first   []string       // some of them
+	took    time.Duration  // for all points
+}
+
+func (o outcome) String() string {
+	var kinds []string
+	for k, n := range o.with {
+		kinds = append(kinds, fmt.Sprintf("%s at %d", k, n))
+	}
+	sort.Strings(kinds)
+	return fmt.Sprintf("%d points of a log with %d flushes: %d with faults (%s), %v a point",
+		o.points, o.flushes, o.bad, strings.Join(kinds, ", "), (o.took / time.Duration(max(1, o.points))).Round(time.Millisecond))
+}
+
+// choose returns n points: flush boundaries, the moment after a 250, and any.
+func (r *recording) choose(n int, rng *rand.Rand) []int {
+	var boundaries, marks []int
+	for i, e := range r.entries {
+		switch e.Kind {
+		case kindFlush:
+			boundaries = append(boundaries, i, i+1)
+		case kindMark:
+			marks = append(marks, i+1)
+		}
+	}
+	rng.Shuffle(len(boundaries), func(i, j int) { boundaries[i], boundaries[j] = boundaries[j], boundaries[i] })
+	rng.Shuffle(len(marks), func(i, j int) { marks[i], marks[j] = marks[j], marks[i] })
+	chosen := append([]int(nil), boundaries[:min(n/2, len(boundaries))]...)
+	chosen = append(chosen, marks[:min(n/4, len(marks))]...)
+	for len(chosen) < n {
+		chosen = append(chosen, rng.IntN(len(r.entries)+1))
+	}
+	slices.Sort(chosen)
+	return chosen
+}
+
+// try records one load on a new disk and cuts at n points.
+func try(t *testing.T, f filesystem, l load, n int, start func(string) (func() (session, error), func())) outcome {
+	t.Helper()
+	f.need(t)
+	d := startDisk(t, f.size, flushLatency)
+	r := record(t, d, &f, l, start)
+	mnt := filepath.Join(tempDir(t), "cut")
+	if err := os.Mkdir(mnt, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	seed := rand.Uint64()
+	t.Logf("%s: %d entries, %d copies acknowledged, seed %d", f.name, len(r.entries), len(r.copies), seed)
+	o := outcome{with: make(map[string]int)}
+	for _, e := range r.entries {
+		if e.Kind == kindFlush {
+			o.flushes++
+		}
+	}
+	begin := time.Now()
+	for i, point := range r.choose(n, rand.New(rand.NewPCG(seed, 0))) {
+		c := Cut{Point: point, Mode: Mode(i) % modes, Seed: seed}
+		d.call(t, "Cut", c, &struct{}{})
+		faults := examine(&f, d.path, mnt, r.acknowledged(point))
+		o.points++
+		kinds := make(map[string]bool)
+		for _, ft := range faults {
+			if !kinds[ft.kind] && len(o.first) < 8 {
+				o.first = append(o.first, fmt.Sprintf("cut before entry %d (%v): %s: %s", point, c.Mode, ft.kind, ft.text))
+			}
+			kinds[ft.kind] = true
+		}
+		for k := range kinds {
+			o.with[k]++
+		}
+		if len(kinds) > 0 {
+			o.bad++
+		}
+	}
+	o.took = time.Since(begin)
+	return o
+}
+
+// examine mounts a disk after a cut and looks at everything.
+func examine(f *filesystem, disk, mnt string, acknowledged map[copyID]bool) (faults []fault) {
+	system := func(err error) {
+		if err != nil {
+			faults = append(faults, fault{faultSystem, err.Error()})
+		}
+	}
+	if f.repair != nil {
+		_ = f.command(f.repair, disk) // it exits with 1 where it has repaired
+	}
+	if err := f.mount(disk, mnt); err != nil {
+		system(err)
+		return faults
+	}
+	found, _, err := check(filepath.Join(mnt, "mail"), acknowledged)
+	system(err)
+	system(unmount(mnt))
+	system(f.command(f.fsck, disk))
+	return append(faults, found...)
+}
+
+func report(t *testing.T, what string, o outcome) {
+	t.Helper()
+	t.Logf("%s: %v", what, o)
+	for _, s := range o.first {
+		t.Logf("    %.300s", s)
+	}
+}
+
+// sound fails the test if any point has a fault.
+func sound(t *testing.T, what string, o outcome) {
+	t.Helper()
+	report(t, what, o)
+	if o.bad > 0 {
+		t.Errorf("%s: faults at %d of %d points", what, o.bad, o.points)
+	}
+}
+
+// A short run of the real program on ext4, and one in which it has to be caught.
+func TestShort(t *testing.T) {
+	sound(t, "lmtpd", try(t, ext4, shortLoad, 24, startLMTPD(t, shortLoad, "full", false)))
+	o := try(t, ext4, shortLoad, 12, startLMTPD(t, shortLoad, "none", false))
+	report(t, "lmtpd without syncs", o)
+	if o.with[faultLost] == 0 {
+		t.Error("lmtpd with durability none was not caught: this test proves nothing")
+	}
+}
+
+// The real program with full durability: no fault at any point.
+func TestPowerCut(t *testing.T) {
+	n := long(t)
+	for _, f := range filesystems {
+		for way, noTmpfile := range map[string]bool{"unnamed": false, "by tmp": true} {
+			t.Run(f.name+"/"+way, func(t *testing.T) {
+				sound(t, f.name+", "+way, try(t, f, fullLoad, n, startLMTPD(t, fullLoad, "full", noTmpfile)))
+			})
+		}
+	}
+}
+
+// The same program told to be careless has to be caught on every file system.
+func TestCareless(t *testing.T) {
+	n := max(40, long(t)/5)
+	for _, f := range filesystems {
+		for _, durability := range []string{"file", "none"} {
+			t.Run(f.name+"/"+durability, func(t *testing.T) {
+				o := try(t, f, fullLoad, n, startLMTPD(t, fullLoad, durability, false))
+				report(t, f.name+", durability "+durability, o)
+				if o.with[faultLost] < o.points/4 {
+					t.Errorf("lost mail at %d of %d points only", o.with[faultLost], o.points)
+				}
+			})
+		}
+	}
+}
+
+func ioctlPointer[T any](fd int, request uint, p *T) error {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(request), uintptr(unsafe.Pointer(p)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
