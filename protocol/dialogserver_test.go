@@ -153,6 +153,9 @@ func (ds *dialogServer) set(key, value string) error {
 			if strings.Contains(value, "xclient") {
 				t |= protocol.TrustXClient
 			}
+			if strings.Contains(value, "proxy") {
+				t |= protocol.TrustProxy
+			}
 			return t
 		}
 	case "hook":
@@ -230,6 +233,10 @@ func (ds *dialogServer) hook(name string) error {
 	case "data-close":
 		p.Data = func(context.Context, *protocol.Transaction) protocol.Reply {
 			return protocol.Reply{Then: protocol.CloseAfter}
+		}
+	case "proxy-refuse":
+		p.Proxy = func(context.Context, *protocol.Session) protocol.Reply {
+			return protocol.Replyf(554, protocol.Enhanced{}, "not you")
 		}
 	case "show-forward":
 		p.Mail = func(_ context.Context, tx *protocol.Transaction) protocol.Reply {

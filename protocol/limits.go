@@ -40,6 +40,8 @@ type Timeouts struct {
 	Data time.Duration
 	// Transaction is the time for all data of one message; default 1 hour.
 	Transaction time.Duration
+	// Proxy is the time for the PROXY header of a trusted proxy; default 5 seconds.
+	Proxy time.Duration
 	// Handshake is the time for a TLS handshake; default 1 minute.
 	Handshake time.Duration
 	// Newcomer is how long Shutdown leaves a session that has not begun any
@@ -75,7 +77,7 @@ func (t Timeouts) withDefaults() Timeouts {
 		d   *time.Duration
 		def time.Duration
 	}{
-		{&t.Command, 5 * time.Minute}, {&t.Data, 3 * time.Minute}, {&t.Transaction, time.Hour}, {&t.Handshake, time.Minute},
+		{&t.Command, 5 * time.Minute}, {&t.Data, 3 * time.Minute}, {&t.Transaction, time.Hour}, {&t.Handshake, time.Minute}, {&t.Proxy, 5 * time.Second},
 		{&t.Write, 5 * time.Minute}, {&t.Deliver, 580 * time.Second},
 	} {
 		if *f.d == 0 {

@@ -8,6 +8,9 @@ import "context"
 // run in the session's goroutine; sessions run side by side, so what they share
 // needs its own locks. ctx ends when the server is closed by force.
 type Policy struct {
+	// Proxy is asked when a trusted proxy has sent its header, which is in s.Proxy; a
+	// refusal closes the connection without a reply.
+	Proxy func(ctx context.Context, s *Session) Reply
 	// Connect is asked before the greeting. The text of a 2yz replaces the
 	// greeting's; a refusal closes the connection.
 	Connect func(ctx context.Context, s *Session) Reply
@@ -51,6 +54,9 @@ type Policy struct {
 func Chain(policies ...Policy) Policy {
 	all := append([]Policy(nil), policies...)
 	return Policy{
+		Proxy: func(ctx context.Context, s *Session) Reply {
+			return ask(all, func(p *Policy) Reply { return call(p.Proxy, ctx, s) })
+		},
 		Connect: func(ctx context.Context, s *Session) Reply {
 			return ask(all, func(p *Policy) Reply { return call(p.Connect, ctx, s) })
 		},

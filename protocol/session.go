@@ -29,6 +29,8 @@ type Session struct {
 	Login string
 	// PeerCred is who connected, where that was by a Unix socket on Linux; else nil.
 	PeerCred *PeerCred
+	// Proxy is what a trusted proxy said with the PROXY protocol; else nil.
+	Proxy *ProxyHeader
 	// TLS is the state of the connection once it is secured; else nil. The client's
 	// certificates are in it, verified as TLSConfig.ClientAuth says.
 	TLS *tls.ConnectionState
@@ -88,6 +90,11 @@ func (s *Session) serve(ctx context.Context) (err error) {
 	}()
 	if f := s.srv.Trust; f != nil {
 		s.trust = f(s)
+	}
+	if s.trust&TrustProxy != 0 {
+		if err := s.proxied(ctx); err != nil {
+			return err
+		}
 	}
 	if c, ok := s.conn.(*tls.Conn); ok {
 		if r := s.handshake(ctx, c); r.Code != replied.Code {

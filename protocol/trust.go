@@ -20,6 +20,9 @@ const (
 	// TrustXClient lets a proxy put the client's name and address in place of its
 	// own with XCLIENT (https://www.postfix.org/XCLIENT_README.html).
 	TrustXClient
+	// TrustProxy expects a PROXY header before anything else; a connection without
+	// one is closed.
+	TrustProxy
 )
 
 // Forward is where a message came from, as an MTA in front of the client said with
