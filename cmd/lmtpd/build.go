@@ -106,6 +106,11 @@ func userFileErrors(c *config, key string, err error) configErrors {
 	return configErrors{c.doc.fault(c.doc.line(key), key, err.Error(), "mend the file, or name another")}
 }
 
+// newcomerTime is how long a client that has just connected may begin its transaction
+// while the daemon stops: Postfix takes milliseconds, and defers all mail for a while
+// where it is sent away.
+const newcomerTime = 5 * time.Second
+
 // buildServer makes a protocol server that hands its mail to the current agent.
 func buildServer(c *config, proto listenProto, agents *agents, log *slog.Logger) *protocol.Server {
 	mode := protocol.LMTP
@@ -124,7 +129,7 @@ func buildServer(c *config, proto listenProto, agents *agents, log *slog.Logger)
 		},
 		Timeouts: protocol.Timeouts{
 			Command: time.Duration(c.Limits.CommandTimeout), Data: time.Duration(c.Limits.DataTimeout),
-			Deliver: time.Duration(c.Delivery.DeliverTimeout),
+			Deliver: time.Duration(c.Delivery.DeliverTimeout), Newcomer: newcomerTime,
 		},
 		Log: log,
 	}

@@ -84,6 +84,7 @@ type limitsConfig struct {
 	Errors             int      `toml:"errors" example:"10"`
 	MemoryBody         size     `toml:"memory_body" example:"\"256 KiB\""` // 0: every body goes to a file
 	ParallelDeliveries int      `toml:"parallel_deliveries" example:"16"`
+	IdleExit           duration `toml:"idle_exit" example:"\"10m\""` // 0: never
 }
 
 // deliveryConfig is about one message on its way.

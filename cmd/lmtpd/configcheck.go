@@ -104,6 +104,9 @@ func (c *config) validateLimits() {
 	atLeast("limits.parallel_deliveries", l.ParallelDeliveries, 1)
 	aTime("limits.command_timeout", l.CommandTimeout)
 	aTime("limits.data_timeout", l.DataTimeout)
+	if l.IdleExit != 0 {
+		aTime("limits.idle_exit", l.IdleExit)
+	}
 	if l.MemoryBody > 1<<30 {
 		c.doc.report("limits.memory_body", l.MemoryBody.String()+" for each session is too large", `write "1 GiB" or less, such as "256 KiB"`)
 	}

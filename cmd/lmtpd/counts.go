@@ -10,6 +10,11 @@ import (
 // concurrent use.
 type outcomeCounts struct{ delivered, deferred, refused atomic.Uint64 }
 
+// sum is the number of recipients so far.
+func (c *outcomeCounts) sum() uint64 {
+	return c.delivered.Load() + c.deferred.Load() + c.refused.Load()
+}
+
 func (c *outcomeCounts) add(o delivery.Outcome) {
 	switch {
 	case o.Reply.OK():

@@ -52,6 +52,7 @@ type daemon struct {
 	current *service
 	old     []*service    // of former configurations, whose last sessions are still open
 	pings   chan struct{} // asks the goroutine for a sign of life
+	idle    idleClock
 }
 
 // service is what serves one configuration.
@@ -59,6 +60,8 @@ type service struct {
 	servers map[listenProto]*protocol.Server
 	bounds  []boundListener
 	failed  chan error // a listener that ended for another reason than shutdown
+
+	idleExit time.Duration // 0: stay
 }
 
 func serve(path string) error {
@@ -122,6 +125,10 @@ func (d *daemon) loop(signals <-chan os.Signal) error {
 				d.notify.status(s)
 				shown = s
 			}
+			if d.mayLeave(time.Now()) {
+				d.log.Info("idle: the next connection starts lmtpd again", "idle_exit", d.current.idleExit)
+				return d.drain(syscall.SIGTERM, signals)
+			}
 		}
 	}
 }
@@ -151,7 +158,11 @@ func (d *daemon) startAgent(c *config, agent *delivery.Agent) error {
 	if err != nil {
 		return err
 	}
-	s := &service{servers: make(map[listenProto]*protocol.Server), bounds: change.bound()}
+	if err := checkIdleExit(c, change.bound()); err != nil {
+		change.abort()
+		return err
+	}
+	s := &service{servers: make(map[listenProto]*protocol.Server), bounds: change.bound(), idleExit: time.Duration(c.Limits.IdleExit)}
 	s.failed = make(chan error, len(s.bounds))
 	d.agents.current.Store(agent)
 	for _, b := range s.bounds {
@@ -265,6 +276,12 @@ func (s *service) sessions() (n int) {
 		n += srv.Sessions()
 	}
 	return n
+}
+
+// mayLeave reports whether the daemon has been idle for as long as configured.
+func (d *daemon) mayLeave(now time.Time) bool {
+	idle := d.idle.idle(now, d.sessions(), d.counts.sum())
+	return d.current.idleExit > 0 && idle >= d.current.idleExit
 }
 
 // healthy returns once the daemon's goroutine answers; it hangs with it, and with
