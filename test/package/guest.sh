@@ -22,7 +22,7 @@ for step in steps/*.sh; do
 	if ! bash -euo pipefail -c '. /test/lib.sh; . "$1"' step "$step"; then
 		printf 'FAILED: step %s\n' "$name"
 		systemctl --no-pager --failed
-		journalctl --no-pager --output=cat -n 40 -u 'lmtpd*' | cut -c 1-400
+		journalctl --no-pager --output=short -u 'lmtpd*' | grep -v ': recipient ' | tail -n 40 | cut -c 1-300
 		exit 1
 	fi
 	printf '   (%d ms)\n' $(($(date +%s%3N) - began))

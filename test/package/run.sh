@@ -88,7 +88,7 @@ if [ ! -e "$debs/complete" ]; then
 	cmp "$debs"/first/lmtpd_*.deb "$debs"/second/lmtpd_*.deb || die "two builds of $commit differ"
 
 	say "lintian finds no error, and no warning that is not explained"
-	lint="lintian --allow-root --suppress-tags no-manual-page --tag-display-limit 0"
+	lint="lintian --allow-root --tag-display-limit 0"
 	$lint --show-overrides --fail-on none "$debs"/first/lmtpd_*.changes
 	$lint --fail-on error,warning "$debs"/first/lmtpd_*.changes || die lintian
 

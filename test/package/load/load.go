@@ -16,6 +16,7 @@ type load struct {
 	to                                  []string
 	messages, workers, perSession, size int
 	timeout                             time.Duration
+	rate                                float64 // messages per second; 0: no limit
 }
 
 // tally is how it went.
@@ -48,7 +49,16 @@ func (l *load) run() tally {
 	next := make(chan int)
 	go func() {
 		defer close(next)
+		var pace <-chan time.Time
+		if l.rate > 0 {
+			ticker := time.NewTicker(time.Duration(float64(time.Second) / l.rate))
+			defer ticker.Stop()
+			pace = ticker.C
+		}
 		for i := range l.messages {
+			if pace != nil {
+				<-pace
+			}
 			next <- i
 		}
 	}()

@@ -19,6 +19,7 @@ func main() {
 	flag.IntVar(&l.perSession, "per-session", 1, "messages of one connection")
 	flag.IntVar(&l.size, "size", 2000, "octets of a message")
 	flag.DurationVar(&l.timeout, "timeout", time.Minute, "how long to wait for a reply")
+	flag.Float64Var(&l.rate, "rate", 0, "messages per second at most; 0: no limit")
 	strict := flag.Bool("strict", true, "a transaction without a reply is a failure (not so where the server is killed)")
 	to := flag.String("to", "", "recipients, separated by commas; each message goes to one of them")
 	flag.Parse()
