@@ -136,10 +136,13 @@ func (rec *journalRecord) add(group string, a slog.Attr) {
 	rec.text = append(rec.text, ' ')
 	rec.text = appendPrintable(appendPrintable(rec.text, group), a.Key)
 	rec.text = append(rec.text, '=')
-	if plainWord(rec.fields[value:]) {
-		rec.text = append(rec.text, rec.fields[value:]...)
-	} else {
-		rec.text = strconv.AppendQuote(rec.text, string(rec.fields[value:]))
+	switch written := rec.fields[value:]; {
+	case plainWord(written):
+		rec.text = append(rec.text, written...)
+	case v.Kind() == slog.KindString:
+		rec.text = strconv.AppendQuote(rec.text, bounded(v.String()))
+	default:
+		rec.text = strconv.AppendQuote(rec.text, bounded(fmt.Sprint(v.Any())))
 	}
 	if value == len(rec.fields) {
 		rec.fields = rec.fields[:start] // an empty field says nothing
@@ -189,9 +192,7 @@ func appendValue(b []byte, v slog.Value) []byte {
 // appendPrintable appends s, bounded, with everything that could act on a terminal
 // or end a line in its escaped form.
 func appendPrintable(b []byte, s string) []byte {
-	if len(s) > maxJournalValue {
-		s = s[:maxJournalValue] + "..."
-	}
+	s = bounded(s)
 	for i := 0; i < len(s); {
 		if c := s[i]; c >= ' ' && c < 0x7f {
 			b = append(b, c)
@@ -208,6 +209,13 @@ func appendPrintable(b []byte, s string) []byte {
 		i += n
 	}
 	return b
+}
+
+func bounded(s string) string {
+	if len(s) > maxJournalValue {
+		return s[:maxJournalValue] + "..."
+	}
+	return s
 }
 
 // plainWord reports whether a value of printable characters needs no quotes.
