@@ -33,6 +33,9 @@ type Agent struct {
 	LoopCheck bool
 	// MaxReceived is how many Received fields a message may have; 0: any number.
 	MaxReceived int
+	// Redelivery, if set, keeps messages that come again because a reply was lost
+	// from being delivered twice. It needs Agent.Replied as a hook.
+	Redelivery *Redelivery
 
 	// Log gets one line per recipient and outcome; nil: slog.Default.
 	Log *slog.Logger
@@ -79,12 +82,22 @@ func (a *Agent) Rcpt(ctx context.Context, tx *protocol.Transaction, rcpt *protoc
 	return protocol.Reply{}
 }
 
-// Deliver implements protocol.Handler.
+// Replied is the hook for protocol.Policy that Redelivery needs: it tells whether
+// the client has seen the replies of a transaction.
+func (a *Agent) Replied(_ context.Context, tx *protocol.Transaction, seen bool) {
+	if c, ok := tx.Value.(*claim); ok {
+		c.end(seen)
+	}
+}
+
+// Deliver implements protocol.Handler. With Redelivery it uses tx.Value.
 func (a *Agent) Deliver(ctx context.Context, tx *protocol.Transaction, body *protocol.Body) error {
 	m := &message{
 		id: a.newID(), session: tx.Session.ID, from: tx.From.Raw,
 		received: receivedFrom(tx), with: tx.With(),
-		rcpts: make([]*recipient, len(tx.Rcpts)),
+		// RFC 3030 section 3: there are no line ends in it to convert.
+		binary: tx.Mail.Body == protocol.BodyBinaryMIME,
+		rcpts:  make([]*recipient, len(tx.Rcpts)),
 	}
 	tx.ID = m.id
 	for i := range tx.Rcpts {
@@ -98,12 +111,20 @@ func (a *Agent) Deliver(ctx context.Context, tx *protocol.Transaction, body *pro
 		return a.spoolFailed(m, err)
 	}
 	defer m.spooled.Close()
+	if a.Redelivery != nil {
+		m.claim = a.Redelivery.claim(tx.Session)
+		tx.Value = m.claim
+	}
 	var worst worstReply
 	a.deliver(ctx, m, func(i int, o Outcome) {
 		worst.add(o.Reply)
 		tx.Settle(i, o.Reply) // its errors are for handlers that settle twice
 	})
-	return worst.reply(m.id)
+	reply := worst.reply()
+	if m.claim != nil && tx.Session.Mode == protocol.SMTP && !reply.OK() {
+		m.claim.keep()
+	}
+	return reply
 }
 
 // spoolFailed reports a body that was not taken to every recipient. It may be the
@@ -158,89 +179,6 @@ func (a *Agent) Submit(ctx context.Context, env Envelope, body io.Reader) ([]Out
 	defer m.spooled.Close()
 	a.deliver(ctx, m, func(i int, o Outcome) { outcomes[known[i]] = o })
 	return outcomes, nil
-}
-
-// message is one message on its way.
-type message struct {
-	id       string
-	session  uint64
-	from     string // reverse-path
-	received string // our Received field up to its BY clause
-	with     string // the protocol that it came by; "" is none
-	rcpts    []*recipient
-	spooled  *spooled
-	took     time.Duration // spooling it
-}
-
-func (a *Agent) spool(m *message, size int64, body io.Reader) (err error) {
-	start := time.Now()
-	m.spooled, err = a.Spool.take(body, size)
-	m.took = time.Since(start)
-	return err
-}
-
-// deliver writes one copy for each distinct recipient and calls settle once for
-// each index of m.rcpts, as soon as its outcome is known.
-func (a *Agent) deliver(ctx context.Context, m *message, settle func(i int, o Outcome)) {
-	finish := func(i int, o Outcome) {
-		a.report(o)
-		settle(i, o)
-	}
-	var targets []maildir.Target
-	var groups [][]int // for each target, the indexes that it serves
-	at := make(map[recipientKey]int, len(m.rcpts))
-	now := a.Trace.now()
-	for i, r := range m.rcpts {
-		if g, ok := at[r.key()]; ok {
-			groups[g] = append(groups[g], i)
-			continue
-		}
-		if err := a.loops(m, r); err != nil {
-			o := m.outcome(i)
-			o.Reply, o.Err = replyFor(err), err
-			finish(i, o)
-			continue
-		}
-		at[r.key()] = len(targets)
-		groups = append(groups, []int{i})
-		targets = append(targets, maildir.Target{
-			Owner: r.owner(), Root: r.root, Path: r.path, Folder: r.folder,
-			Header: a.Trace.header(m, r, now),
-		})
-	}
-	a.write(ctx, m.spooled.Body, targets, func(t int, res maildir.Result) {
-		for n, i := range groups[t] {
-			o := m.outcome(i)
-			o.fill(res)
-			o.Duplicate = n > 0
-			finish(i, o)
-		}
-	})
-}
-
-// write has the Writer write the targets and calls done with each result, in this
-// goroutine: a client that does not read its replies, or a log that is slow, must
-// not hold up a thread that others need to write.
-func (a *Agent) write(ctx context.Context, b maildir.Body, targets []maildir.Target, done func(int, maildir.Result)) {
-	if len(targets) == 0 {
-		return
-	}
-	type result struct {
-		i int
-		maildir.Result
-	}
-	results := make(chan result, len(targets))
-	go func() {
-		defer close(results)
-		a.Writer.Deliver(ctx, b, targets, func(i int, r maildir.Result) { results <- result{i, r} })
-	}()
-	defer func() {
-		for range results { // done has panicked: the body is in use until the end all the same
-		}
-	}()
-	for r := range results {
-		done(r.i, r.Result)
-	}
 }
 
 // newID names a message in replies, Received fields and logs; unique across restarts.

@@ -25,6 +25,7 @@ type Outcome struct {
 	Reply     protocol.Reply
 	Err       error // the cause of a refusal; for the log, never for a client
 	Duplicate bool  // the recipient was named twice; this is not the first
+	Again     bool  // the message came again: its copy was delivered before
 
 	// Where the time went. Write includes finding or making the mailbox, Sync
 	// the naming.
@@ -66,7 +67,13 @@ func (o *Outcome) fill(res maildir.Result) {
 		return
 	}
 	o.Reply = delivered(o.ID)
+	if res.Found {
+		o.again()
+	}
 }
+
+// again is the outcome of a copy that was delivered before.
+func (o *Outcome) again() { o.Reply, o.Again = deliveredBefore(o.ID), true }
 
 // report writes the log line of an outcome and tells Report. A refusal that is
 // nobody's mistake here is information; what an operator may have to repair is a
@@ -107,6 +114,7 @@ func (a *Agent) report(o Outcome) {
 		slog.String("transport", o.Transport), slog.Int64("size", o.Size),
 		slog.String("status", o.Status()), slog.Int("code", o.Reply.Code),
 		slog.String("enhanced", o.Reply.Enhanced.String()), slog.Bool("duplicate", o.Duplicate),
+		slog.Bool("again", o.Again),
 		delay("delay_lookup", o.Lookup), delay("delay_spool", o.Spool),
 		delay("delay_write", o.Write), delay("delay_sync", o.Sync), last)
 }

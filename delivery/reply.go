@@ -77,6 +77,11 @@ func delivered(id string) protocol.Reply {
 	return protocol.Reply{Code: 250, Enhanced: protocol.Enhanced{2, 0, 0}, Text: "OK " + id + " delivered"}
 }
 
+// deliveredBefore is the reply for a message that came again.
+func deliveredBefore(id string) protocol.Reply {
+	return protocol.Reply{Code: 250, Enhanced: protocol.Enhanced{2, 0, 0}, Text: "OK " + id + " was delivered before"}
+}
+
 // worstReply makes one reply of those of all recipients, for SMTP mode: success
 // or a permanent failure only where they agree, else a temporary failure, so that
 // no recipient is lost.
@@ -97,7 +102,7 @@ func (w *worstReply) add(r protocol.Reply) {
 	}
 }
 
-func (w *worstReply) reply(id string) error {
+func (w *worstReply) reply() protocol.Reply {
 	switch {
 	case w.temp.Code != 0:
 		return w.temp

@@ -102,7 +102,7 @@ func TestWorstReply(t *testing.T) {
 		for _, r := range test.in {
 			w.add(r)
 		}
-		if got := w.reply("a").Error(); got != test.want {
+		if got := w.reply().Error(); got != test.want {
 			t.Errorf("%s: %q, want %q", test.name, got, test.want)
 		}
 	}

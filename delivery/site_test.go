@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"io/fs"
@@ -33,6 +34,7 @@ type site struct {
 	smtp   *protocoltest.Server
 	limits protocol.Limits
 
+	told     chan bool // if not nil: what is known about replies, once it is
 	log      lockedBuffer
 	mu       sync.Mutex
 	outcomes []Outcome
@@ -69,9 +71,15 @@ func memoryDir(t testing.TB) string {
 // fields before start.
 func newSite(t testing.TB, users ...string) *site {
 	t.Helper()
-	s := &site{dir: memoryDir(t), limits: protocol.Limits{MessageSize: 64 << 20}}
+	return newSiteIn(t, memoryDir(t), users...)
+}
+
+// newSiteIn is newSite in a directory that may have one already.
+func newSiteIn(t testing.TB, dir string, users ...string) *site {
+	t.Helper()
+	s := &site{dir: dir, limits: protocol.Limits{MessageSize: 64 << 20}}
 	s.state = filepath.Join(s.dir, "state")
-	if err := os.Mkdir(s.state, 0o700); err != nil {
+	if err := os.MkdirAll(s.state, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	var file strings.Builder
@@ -131,7 +139,7 @@ func (s *site) start(t testing.TB) *site {
 	t.Helper()
 	make := func(mode protocol.Mode) *protocoltest.Server {
 		srv := protocoltest.NewUnstartedServer(mode, s.agent)
-		srv.Config.Policy = protocol.Policy{Rcpt: s.agent.Rcpt}
+		srv.Config.Policy = protocol.Policy{Rcpt: s.agent.Rcpt, Replied: s.replied}
 		srv.Config.Limits = s.limits
 		srv.Config.Newlines = protocol.NewlinesPreserve
 		srv.Config.Log = s.agent.Log
@@ -142,6 +150,13 @@ func (s *site) start(t testing.TB) *site {
 	s.lmtp.StartUnix()
 	s.smtp.Start()
 	return s
+}
+
+func (s *site) replied(ctx context.Context, tx *protocol.Transaction, seen bool) {
+	s.agent.Replied(ctx, tx, seen)
+	if s.told != nil {
+		s.told <- seen
+	}
 }
 
 // client is a new LMTP session that has said hello.
@@ -248,7 +263,7 @@ func files(t testing.TB, dir string) (names []string) {
 		if err != nil {
 			return err
 		}
-		if !d.IsDir() && d.Name() != "users" {
+		if !d.IsDir() && d.Name() != "users" && d.Name() != "redelivery" {
 			names = append(names, strings.TrimPrefix(path, dir+"/"))
 		}
 		return nil

@@ -2,7 +2,9 @@ package delivery
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
+	"hash"
 	"io"
 	"os"
 	"sync"
@@ -19,6 +21,8 @@ type Spool struct {
 	Dir    string // for files, which have no name there; never /tmp
 	Memory int64  // octets up to which a body stays in memory; 0: 256 KiB; negative: none
 	CRLF   bool   // store lines with CR LF as they came, instead of with LF
+
+	sum bool // of the body as it comes
 }
 
 const (
@@ -32,6 +36,7 @@ const (
 type spooled struct {
 	maildir.Body
 	header messageHeader
+	sum    [sha256.Size]byte // of the body as it came, if the Spool was asked for it
 	w      *spoolWriter
 	users  atomic.Int32
 }
@@ -72,6 +77,9 @@ func (s Spool) take(body io.Reader, size int64) (*spooled, error) {
 		err = w.finish()
 	}
 	sp := &spooled{w: w, header: w.head.header}
+	if s.sum {
+		w.hash.Sum(sp.sum[:0])
+	}
 	sp.users.Store(1)
 	sp.Retain = sp.retain
 	sp.File, sp.Size, sp.Lines = w.file, w.size, w.lines
@@ -131,13 +139,14 @@ type spoolWriter struct {
 	last   byte     // last octet stored
 
 	head headerScan
-	conv []byte // one piece with its line ends converted
+	conv []byte    // one piece with its line ends converted
+	hash hash.Hash // nil: never asked for
 }
 
 // reset makes w ready for another message, with the buffers of the last one.
 func (w *spoolWriter) reset(conf Spool, size int64) {
 	*w = spoolWriter{
-		conf: conf, memory: conf.Memory, out: w.out[:0], conv: w.conv[:0],
+		conf: conf, memory: conf.Memory, out: w.out[:0], conv: w.conv[:0], hash: w.hash,
 		head: headerScan{held: w.head.held[:0], value: w.head.value[:0]},
 	}
 	if w.memory == 0 {
@@ -146,6 +155,12 @@ func (w *spoolWriter) reset(conf Spool, size int64) {
 	if size > w.memory || w.memory < 0 {
 		w.memory = 0 // no use in filling the memory first
 	}
+	if conf.sum {
+		if w.hash == nil {
+			w.hash = sha256.New()
+		}
+		w.hash.Reset()
+	}
 }
 
 var crlf, lf = []byte("\r\n"), []byte("\n")
@@ -153,6 +168,9 @@ var crlf, lf = []byte("\r\n"), []byte("\n")
 // Write takes the next piece of the body as it came from the client.
 func (w *spoolWriter) Write(p []byte) (int, error) {
 	n := len(p)
+	if w.conf.sum {
+		w.hash.Write(p)
+	}
 	if !w.conf.CRLF {
 		p = w.convert(p)
 	}

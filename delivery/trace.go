@@ -67,7 +67,7 @@ func (o *TraceOptions) header(m *message, r *recipient, now time.Time) []byte {
 	if m.spooled != nil && m.spooled.header.bare {
 		b = append(b, '\n')
 	}
-	if o.CRLF {
+	if o.CRLF || m.binary {
 		return bytes.ReplaceAll(b, lf, crlf)
 	}
 	return b

@@ -1,0 +1,184 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/lmtpd/lmtpd/delivery/maildir"
+)
+
+// message is one message on its way.
+type message struct {
+	id       string
+	session  uint64
+	from     string // reverse-path
+	received string // our Received field up to its BY clause
+	with     string // the protocol that it came by; "" is none
+	binary   bool   // its octets are stored as they came
+	rcpts    []*recipient
+	spooled  *spooled
+	took     time.Duration // spooling it
+	claim    *claim        // nil: no memory of redeliveries
+}
+
+// copyOf is one copy of a message: of all recipients that mean the same mailbox
+// under the same address.
+type copyOf struct {
+	rcpts   []int // indexes into message.rcpts
+	attempt *attempt
+}
+
+func (a *Agent) spool(m *message, size int64, body io.Reader) (err error) {
+	start := time.Now()
+	s := a.Spool
+	s.CRLF = s.CRLF || m.binary
+	s.sum = a.Redelivery != nil
+	m.spooled, err = s.take(body, size)
+	m.took = time.Since(start)
+	return err
+}
+
+// deliver writes one copy for each distinct recipient and calls settle once for
+// each index of m.rcpts, as soon as its outcome is known.
+func (a *Agent) deliver(ctx context.Context, m *message, settle func(i int, o Outcome)) {
+	finish := func(c *copyOf, fill func(*Outcome)) {
+		for n, i := range c.rcpts {
+			o := m.outcome(i)
+			o.Duplicate = n > 0
+			fill(&o)
+			a.report(o)
+			settle(i, o)
+		}
+	}
+	var copies []*copyOf // those to be written; targets has the same indexes
+	var targets []maildir.Target
+	now := a.Trace.now()
+	for _, c := range m.copies() {
+		t, again, err := a.target(ctx, m, c, now)
+		switch {
+		case err != nil:
+			finish(c, func(o *Outcome) { o.Reply, o.Err = replyFor(err), err })
+		case again:
+			finish(c, func(o *Outcome) { o.again() })
+		default:
+			copies = append(copies, c)
+			targets = append(targets, t)
+		}
+	}
+	if m.claim != nil {
+		m.claim.commit()
+	}
+	a.write(ctx, m.spooled.Body, targets, func(i int, res maildir.Result) {
+		if m.claim != nil {
+			m.claim.written(copies[i].attempt, targets[i].Seek, res.Err)
+		}
+		finish(copies[i], func(o *Outcome) { o.fill(res) })
+	})
+}
+
+// copies groups the recipients, in the order in which they came.
+func (m *message) copies() []*copyOf {
+	list := make([]*copyOf, 0, len(m.rcpts))
+	at := make(map[recipientKey]*copyOf, len(m.rcpts))
+	for i, r := range m.rcpts {
+		c := at[r.key()]
+		if c == nil {
+			c = &copyOf{}
+			at[r.key()] = c
+			list = append(list, c)
+		}
+		c.rcpts = append(c.rcpts, i)
+	}
+	return list
+}
+
+// target is where a copy goes, unless there is a reason that it does not, or it has
+// been there before.
+func (a *Agent) target(ctx context.Context, m *message, c *copyOf, now time.Time) (t maildir.Target, again bool, err error) {
+	r := m.rcpts[c.rcpts[0]]
+	if err := a.loops(m, r); err != nil {
+		return t, false, err
+	}
+	t = maildir.Target{
+		Owner: r.owner(), Root: r.root, Path: r.path, Folder: r.folder,
+		Header: a.Trace.header(m, r, now), Account: r.addr.String(),
+	}
+	if m.claim == nil {
+		return t, false, nil
+	}
+	v, err := m.claim.ask(ctx, newRedeliveryKey(m.spooled.sum, m.from, r.addr))
+	if err != nil || v.again {
+		return t, v.again, err
+	}
+	c.attempt = v.attempt
+	t.Token, t.Seek = v.attempt.tokenText(), v.seek
+	return t, false, nil
+}
+
+// ask is begin that waits for a transaction whose client is gone: only its end
+// shows what has become of the copy.
+func (c *claim) ask(ctx context.Context, key redeliveryKey) (verdict, error) {
+	for {
+		v := c.begin(key)
+		if v.wait == nil {
+			return v, nil
+		}
+		select {
+		case <-v.wait:
+		case <-ctx.Done():
+			return v, context.Cause(ctx)
+		}
+	}
+}
+
+// written notes the outcome of a copy. One that failed is forgotten only if it
+// certainly got no name; about any other the next attempt has to look.
+func (c *claim) written(a *attempt, seek bool, err error) {
+	if err == nil {
+		c.delivered(a)
+	} else if !seek && certainlyNot(err) {
+		c.failed(a)
+	}
+}
+
+// certainlyNot reports whether a copy failed before it could get its name.
+func certainlyNot(err error) bool {
+	var e *maildir.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Op {
+	case maildir.OpCheck, maildir.OpWait, maildir.OpBecome, maildir.OpRoot, maildir.OpOpen, maildir.OpMkdir,
+		maildir.OpChmod, maildir.OpSyncParent, maildir.OpUnnamed, maildir.OpCreate, maildir.OpRead,
+		maildir.OpWrite, maildir.OpSync:
+		return true
+	}
+	return false
+}
+
+// write has the Writer write the targets and calls done with each result, in this
+// goroutine: a client that does not read its replies, or a log that is slow, must
+// not hold up a thread that others need to write.
+func (a *Agent) write(ctx context.Context, b maildir.Body, targets []maildir.Target, done func(int, maildir.Result)) {
+	if len(targets) == 0 {
+		return
+	}
+	type result struct {
+		i int
+		maildir.Result
+	}
+	results := make(chan result, len(targets))
+	go func() {
+		defer close(results)
+		a.Writer.Deliver(ctx, b, targets, func(i int, r maildir.Result) { results <- result{i, r} })
+	}()
+	defer func() {
+		for range results { // done has panicked: the body is in use until the end all the same
+		}
+	}()
+	for r := range results {
+		done(r.i, r.Result)
+	}
+}
