@@ -139,7 +139,7 @@ func (ds *dialogServer) set(key, value string) error {
 		for _, word := range strings.Fields(value) {
 			srv.Ext &^= map[string]protocol.Ext{
 				"SIZE": protocol.ExtSize, "8BITMIME": protocol.Ext8BitMIME, "SMTPUTF8": protocol.ExtSMTPUTF8,
-				"CHUNKING": protocol.ExtChunking, "BINARYMIME": protocol.ExtBinaryMIME,
+				"LIMITS": protocol.ExtLimits, "CHUNKING": protocol.ExtChunking, "BINARYMIME": protocol.ExtBinaryMIME,
 				"HELP": protocol.ExtHelp, "PIPELINING": protocol.ExtPipelining, "ENHANCEDSTATUSCODES": protocol.ExtEnhanced,
 			}[word]
 		}
@@ -158,6 +158,8 @@ func (ds *dialogServer) set(key, value string) error {
 			}
 			return t
 		}
+	case "dsn":
+		srv.Ext = protocol.DefaultExt | protocol.ExtDSN
 	case "hook":
 		return ds.hook(value)
 	default:
@@ -241,6 +243,13 @@ func (ds *dialogServer) hook(name string) error {
 	case "show-forward":
 		p.Mail = func(_ context.Context, tx *protocol.Transaction) protocol.Reply {
 			return protocol.Replyf(250, protocol.Enhanced{2, 1, 0}, "%+v", tx.Forward)
+		}
+	case "show-params":
+		p.Mail = func(_ context.Context, tx *protocol.Transaction) protocol.Reply {
+			return protocol.Replyf(250, protocol.Enhanced{2, 1, 0}, "%+v", tx.Mail)
+		}
+		p.Rcpt = func(_ context.Context, _ *protocol.Transaction, r *protocol.Recipient) protocol.Reply {
+			return protocol.Replyf(250, protocol.Enhanced{2, 1, 5}, "%04b %q", r.Notify, r.ORcpt)
 		}
 	case "show-client":
 		p.Noop = func(_ context.Context, s *protocol.Session, _ string) protocol.Reply {

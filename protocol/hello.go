@@ -67,6 +67,10 @@ func (s *Session) extensions() (lines []string) {
 	add(ExtPipelining, "PIPELINING")
 	add(ExtChunking, "CHUNKING")
 	add(ExtBinaryMIME, "BINARYMIME")
+	add(ExtDSN, "DSN")
+	if n := s.srv.limits.Recipients; n > 0 {
+		add(ExtLimits, "LIMITS RCPTMAX="+strconv.Itoa(n))
+	}
 	if s.srv.TLSConfig != nil && s.TLS == nil {
 		lines = append(lines, "STARTTLS")
 	}

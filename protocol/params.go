@@ -4,7 +4,6 @@ import (
 	"math"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 )
 
 // MailParams are the parameters of a MAIL command that this package knows.
@@ -16,6 +15,12 @@ type MailParams struct {
 	Body BodyType
 	// UTF8 says that the client sent SMTPUTF8 (RFC 6531).
 	UTF8 bool
+	// Ret and EnvID are those of RFC 3461, with ExtDSN only; "" if none.
+	Ret   Ret
+	EnvID string
+	// Auth is the mailbox that submitted the message first, as the client says (RFC
+	// 4954 section 5), where AUTH is offered; "<>" if that is not known, "" if none.
+	Auth string
 	// Other are the parameters that Server.Params took.
 	Other []Param
 }
@@ -134,6 +139,17 @@ func (s *Session) parseMailParams(tx *Transaction, params string) Reply {
 				return replyUTF8Off
 			}
 			tx.Mail.UTF8 = true
+		case (p.Key == "RET" || p.Key == "ENVID") && ext&ExtDSN != 0:
+			if r := tx.Mail.mailDSN(p); !r.OK() {
+				return r
+			}
+		case p.Key == "AUTH" && s.srv.Auth.offered():
+			if tx.Mail.Auth != "" {
+				return replyParamTwice
+			}
+			if tx.Mail.Auth, ok = decodeXtext(p.Value); !ok || tx.Mail.Auth == "" {
+				return replyParamSyntax
+			}
 		default:
 			known, r := s.otherParam(tx, nil, p)
 			if !known {
@@ -166,6 +182,15 @@ func (s *Session) parseRcptParams(tx *Transaction, rcpt *Recipient, params strin
 			}
 			if rcpt.ORcpt, ok = parseORcpt(p.Value); !ok {
 				return replyOrcpt
+			}
+			continue
+		}
+		if p.Key == "NOTIFY" && s.srv.ext&ExtDSN != 0 {
+			if rcpt.Notify != 0 {
+				return replyParamTwice
+			}
+			if rcpt.Notify, ok = parseNotify(p.Value); !ok {
+				return replyNotify
 			}
 			continue
 		}
@@ -202,46 +227,4 @@ func parseSize(s string) (int64, bool) {
 		return math.MaxInt64, true
 	}
 	return n, true
-}
-
-// parseORcpt decodes addr-type ";" xtext (RFC 3461 sections 4 and 4.2) and gives
-// the address; one of another type than rfc822 or utf-8 keeps its type.
-func parseORcpt(s string) (string, bool) {
-	typ, x, ok := strings.Cut(s, ";")
-	if !ok || !isAtom(typ) || x == "" {
-		return "", false
-	}
-	addr, ok := decodeXtext(x)
-	if !ok || !utf8.ValidString(addr) {
-		return "", false
-	}
-	if strings.EqualFold(typ, "rfc822") || strings.EqualFold(typ, "utf-8") {
-		return addr, true
-	}
-	return typ + ";" + addr, true
-}
-
-// decodeXtext undoes xtext (RFC 3461 section 4) and refuses what decodes to a
-// control character: it is bound for a header and a log line.
-func decodeXtext(s string) (string, bool) {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		if c == '+' {
-			if i+2 >= len(s) {
-				return "", false
-			}
-			n, err := strconv.ParseUint(s[i+1:i+3], 16, 8)
-			if err != nil {
-				return "", false
-			}
-			c = byte(n)
-			i += 2
-		}
-		if c < ' ' || c == 0x7f {
-			return "", false
-		}
-		b.WriteByte(c)
-	}
-	return b.String(), true
 }

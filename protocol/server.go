@@ -40,8 +40,12 @@ const (
 	ExtHelp                       // HELP in the EHLO reply
 	ExtChunking                   // CHUNKING: BDAT, RFC 3030
 	ExtBinaryMIME                 // BINARYMIME, RFC 3030; only with ExtChunking
+	ExtLimits                     // LIMITS, RFC 9422
+	// ExtDSN is RFC 3461: not by default, since it promises notices of success, which
+	// only the embedding program can send. ORCPT is understood without it.
+	ExtDSN
 
-	DefaultExt = ExtPipelining | ExtEnhanced | Ext8BitMIME | ExtSize | ExtSMTPUTF8 | ExtHelp | ExtChunking | ExtBinaryMIME
+	DefaultExt = ExtPipelining | ExtEnhanced | Ext8BitMIME | ExtSize | ExtSMTPUTF8 | ExtHelp | ExtChunking | ExtBinaryMIME | ExtLimits
 )
 
 // Newlines says what becomes of a message with a CR or LF that stands alone. In

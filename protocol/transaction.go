@@ -38,6 +38,8 @@ type Recipient struct {
 	// ORcpt is the address that the sender wrote, if the client passed it on
 	// (RFC 3461 section 4.2), decoded, and without "rfc822;".
 	ORcpt string
+	// Notify is the NOTIFY parameter of RFC 3461, with ExtDSN only.
+	Notify Notify
 	// Other are the parameters that Server.Params took.
 	Other []Param
 	// Value is the hooks' and the handler's own, such as the mailbox found.
