@@ -28,6 +28,8 @@ type Body struct {
 	strict   bool // lone CR and LF are faults
 	cr       bool // strict: the last octet was a CR
 	deadline time.Time
+	start    time.Time
+	unix     bool // the client is on this machine
 }
 
 // ErrFault is behind the error of Body.Read when the content breaks a rule of
@@ -42,6 +44,7 @@ func (e faultError) Unwrap() []error { return []error{ErrFault, e.Reply} }
 func newBody(s *Session, tx *Transaction, c *chunks, ended func()) *Body {
 	b := &Body{
 		s: s, tx: tx, chunk: c, ended: ended,
+		start: time.Now(), unix: s.PeerCred != nil,
 		limit: s.srv.limits.MessageSize, lineMax: s.srv.limits.ContentLine,
 		strict: s.srv.newlines == NewlinesReject,
 	}
@@ -197,13 +200,26 @@ func (b *Body) more() {
 		return
 	}
 	w := b.s.wire
-	b.s.conn.SetReadDeadline(b.s.dataDeadline(b.deadline))
+	until := b.deadline
+	if slow := b.tooSlow(); !slow.IsZero() && (until.IsZero() || slow.Before(until)) {
+		until = slow
+	}
+	b.s.conn.SetReadDeadline(b.s.dataDeadline(until))
 	if err := w.fill(); err != nil {
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
 		b.err = err
 	}
+}
+
+// tooSlow is when the message falls below the rate that it must have, if it has one.
+func (b *Body) tooSlow() time.Time {
+	rate := b.s.srv.limits.MinRate
+	if rate <= 0 || b.unix {
+		return time.Time{}
+	}
+	return b.start.Add(b.s.srv.timeouts.Data + time.Duration(float64(b.size)/float64(rate)*float64(time.Second)))
 }
 
 // drain reads on to the end of the data, whatever the handler left unread and

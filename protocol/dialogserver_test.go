@@ -126,6 +126,10 @@ func (ds *dialogServer) set(key, value string) error {
 		srv.Limits.Recipients = n
 	case "line":
 		srv.Limits.CommandLine = n
+	case "verb-line":
+		srv.Limits.CommandLines = map[string]int{"NOOP": n}
+	case "calls":
+		srv.Limits.Calls = map[string]int{"NOOP": n, "*": 4}
 	case "content-line":
 		srv.Limits.ContentLine = n
 	case "errors":
@@ -246,7 +250,7 @@ func (ds *dialogServer) hook(name string) error {
 		}
 	case "show-params":
 		p.Mail = func(_ context.Context, tx *protocol.Transaction) protocol.Reply {
-			return protocol.Replyf(250, protocol.Enhanced{2, 1, 0}, "%+v", tx.Mail)
+			return protocol.Replyf(250, protocol.Enhanced{2, 1, 0}, "ret %q envid %q auth %q", tx.Mail.Ret, tx.Mail.EnvID, tx.Mail.Auth)
 		}
 		p.Rcpt = func(_ context.Context, _ *protocol.Transaction, r *protocol.Recipient) protocol.Reply {
 			return protocol.Replyf(250, protocol.Enhanced{2, 1, 5}, "%04b %q", r.Notify, r.ORcpt)

@@ -12,8 +12,20 @@ type Limits struct {
 	// wants at least 100. Those beyond get 452 4.5.3.
 	Recipients int
 	// CommandLine is the longest command line in octets with its CR LF; default
-	// 2048. The rest of a longer one is read and dropped.
+	// 2048. The rest of a longer one is read and dropped. What extensions add to the
+	// 512 octets of RFC 5321 is added to a lower limit too.
 	CommandLine int
+	// CommandLines are the limits of single verbs, in upper case, in place of
+	// CommandLine; at most 65536.
+	CommandLines map[string]int
+	// Calls are how often a verb may be used in one session, by name in upper case,
+	// "*" for those not named; beyond it the session is closed with 421 4.7.0.
+	// Default: no limit.
+	Calls map[string]int
+	// MinRate is how many octets of a message must arrive each second on average,
+	// once Timeouts.Data has passed; default no limit. It does not concern Unix
+	// sockets, whose clients cannot be slow by malice from afar.
+	MinRate int
 	// ContentLine is the longest line of a message in octets with its CR LF;
 	// default no limit.
 	ContentLine int
@@ -63,6 +75,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.Recipients, 1000)
 	def(&l.CommandLine, 2048)
 	def(&l.ContentLine, -1)
+	def(&l.MinRate, -1)
 	def(&l.Errors, 10)
 	def(&l.UnknownCommands, 5)
 	def(&l.Sessions, -1)

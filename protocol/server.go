@@ -99,6 +99,7 @@ type Server struct {
 	timeouts Timeouts
 	ext      Ext
 	newlines Newlines
+	mailLine int // see mailLineGrowth
 	lastID   atomic.Uint64
 
 	mu        sync.Mutex
@@ -141,6 +142,7 @@ func (srv *Server) init() {
 		if srv.ext&ExtChunking == 0 {
 			srv.ext &^= ExtBinaryMIME // RFC 3030 section 3
 		}
+		srv.mailLine = srv.mailLineGrowth()
 		srv.newlines = srv.Newlines
 		if srv.newlines == NewlinesDefault {
 			srv.newlines = NewlinesReject

@@ -60,6 +60,7 @@ type Session struct {
 	chunks       *chunks         // a message by BDAT, while its handler runs
 	refused      bool            // the last MAIL was refused: what was pipelined behind it is no error
 	args         strings.Builder // see keep
+	calls        map[string]int  // by verb, where that has a limit
 	errors       int
 	unknowns     int
 	broken       error // what Prompt has met
@@ -138,15 +139,6 @@ func (s *Session) next(ctx context.Context) (Reply, error) {
 		s.put(r)
 	}
 	return r, nil
-}
-
-// lineLimit is how long the command line that begins so may be.
-func (s *Session) lineLimit(line []byte) int {
-	n := s.srv.limits.CommandLine
-	if s.srv.Auth.offered() && isWord(line, "AUTH") {
-		n = max(n, maxAuthLine)
-	}
-	return n
 }
 
 // put queues a reply to a command.

@@ -30,20 +30,12 @@ func (v *Verb) available(s *Session) bool {
 
 // custom carries out a verb of Server.Verbs, if line is one.
 func (s *Session) custom(ctx context.Context, line, arg []byte) (Reply, bool) {
-	var name [24]byte
-	n := 0
-	for n < len(line) && line[n] != ' ' && line[n] != '\t' {
-		if n == len(name) {
-			return Reply{}, false
-		}
-		c := line[n]
-		if c >= 'a' && c <= 'z' {
-			c -= 'a' - 'A'
-		}
-		name[n] = c
-		n++
+	var buf [24]byte
+	name := verbName(line, &buf)
+	v, ok := s.srv.Verbs[string(name)]
+	if len(name) == len(buf) && len(line) > len(buf) && line[len(buf)] != ' ' && line[len(buf)] != '\t' {
+		ok = false // a longer word
 	}
-	v, ok := s.srv.Verbs[string(name[:n])]
 	switch {
 	case !ok:
 		return Reply{}, false

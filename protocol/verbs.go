@@ -16,6 +16,9 @@ func (s *Session) command(ctx context.Context, line []byte) Reply {
 	if !ok {
 		return s.fault(replyBadSyntax)
 	}
+	if r := s.called(line); r.Code != 0 {
+		return r
+	}
 	if r := s.gate(verb, line); r.Code != 0 {
 		return r
 	}
