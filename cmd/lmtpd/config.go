@@ -32,6 +32,7 @@ type config struct {
 	Mailbox        mailboxConfig  `toml:"mailbox"`
 	Limits         limitsConfig   `toml:"limits"`
 	Delivery       deliveryConfig `toml:"delivery"`
+	Writer         writerConfig   `toml:"writer"`
 	Log            logConfig      `toml:"log"`
 	Metrics        metricsConfig  `toml:"metrics"`
 	Status         statusConfig   `toml:"status"`
@@ -94,6 +95,13 @@ type deliveryConfig struct {
 	DeliverTimeout duration `toml:"deliver_timeout" example:"\"580s\""`
 }
 
+// writerConfig is the second process, which writes the mail of system users. An
+// empty Socket: there is none.
+type writerConfig struct {
+	Socket    optionalSocket `toml:"socket" example:"\"unix:/run/lmtpd/writer.sock\""` // a Unix socket
+	FrontUser string         `toml:"front_user" example:"\"lmtpd\""`                   // name or number
+}
+
 // logConfig is what is logged, and how.
 type logConfig struct {
 	Level  logLevel  `toml:"level" example:"\"info\""`
@@ -142,6 +150,7 @@ func defaultConfig() *config {
 			MaxReceived:    100,
 			DeliverTimeout: duration(580 * time.Second),
 		},
+		Writer:  writerConfig{FrontUser: "lmtpd"},
 		Log:     logConfig{Level: logLevelInfo, Format: logFormatText, Target: logTargetAuto},
 		Metrics: metricsConfig{Mode: 0o660},
 		Status:  statusConfig{Socket: optionalSocket{socketAddress{Network: "unix", Address: defaultStatusSocket}}, Mode: 0o600},

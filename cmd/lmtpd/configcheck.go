@@ -127,6 +127,12 @@ func (c *config) validateOperator() {
 			}
 		}
 	}
+	if a := c.Writer.Socket; a.Network == "tcp" {
+		c.doc.report("writer.socket", a.String()+" is no Unix socket", `write a path such as "/run/lmtpd/writer.sock", or "" for one process`)
+	}
+	if c.Writer.FrontUser == "" {
+		c.doc.report("writer.front_user", "is empty", `write the account that "lmtpd serve" runs as, such as "lmtpd"`)
+	}
 	if c.Status.Socket.Network == "tcp" {
 		c.doc.report("status.socket", c.Status.Socket.String()+" is no Unix socket", `write a path such as "/run/lmtpd/status.sock", or "" for none`)
 	}

@@ -120,6 +120,9 @@ const (
 	protoLMTP listenProto = "lmtp"
 	protoSMTP listenProto = "smtp"
 
+	// protoWriter is the one between front and writer; no [[listen]] has it.
+	protoWriter listenProto = "writer"
+
 	userdbPasswdFile userdbType = "passwd-file"
 	userdbSystem     userdbType = "system"
 

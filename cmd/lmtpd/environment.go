@@ -51,6 +51,11 @@ func (c *config) checkEnvironment(inherited []string) configErrors {
 		_, err = lookupID("group", l.Group)
 		report(false, key("group"), err)
 	}
+	if at := c.Writer.Socket.Address; at != "" {
+		_, err := lookupID("user", c.Writer.FrontUser)
+		report(false, "writer.front_user", err)
+		report(true, "writer.socket", checkWriterSocket(at))
+	}
 	report(false, "state_directory", checkWritable(c.StateDirectory, "spooled messages"))
 	if strings.HasPrefix(c.Mailbox.Path, "/") && !strings.Contains(strings.ReplaceAll(c.Mailbox.Path, "%%", ""), "%") {
 		report(true, "mailbox.path", &valueError{"is one mailbox for all users", `use "~/Maildir", or a path with %u, or %n and %d`})
@@ -64,6 +69,19 @@ func (c *config) checkEnvironment(inherited []string) configErrors {
 	}
 	found.sort()
 	return found
+}
+
+// checkWriterSocket says why the front would not reach the writer at path.
+func checkWriterSocket(path string) error {
+	const remedy = "start lmtpd-writer.socket, or \"lmtpd writer\""
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return &valueError{"nobody would write the mail: " + path + ": " + plainError(err), remedy}
+	case info.Mode().Type() != fs.ModeSocket:
+		return &valueError{path + " is not a socket", "remove it and " + remedy}
+	}
+	return nil
 }
 
 // checkSocketPath says why a socket could not be made at path. A socket that is there

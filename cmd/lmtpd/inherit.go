@@ -65,7 +65,7 @@ func listenerOf(f *os.File) (netListener, error) {
 		return nil, fmt.Errorf("is not usable: %w", err)
 	case opt != nil:
 		return nil, fmt.Errorf("is not a socket: %w", opt)
-	case typ != syscall.SOCK_STREAM:
+	case typ != syscall.SOCK_STREAM && typ != syscall.SOCK_SEQPACKET: // the latter for the writer
 		return nil, fmt.Errorf("is not a stream socket")
 	case accepts == 0:
 		return nil, fmt.Errorf("is not listening")

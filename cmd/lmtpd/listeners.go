@@ -81,6 +81,10 @@ func (l *listeners) prepare(c *config) (*listenerChange, error) {
 			fail(key, &valueError{"systemd passes TCP port 25 as " + quoted(s.name) + " for LMTP", `use another port, such as 24, or protocol = "smtp": RFC 2033 section 5 keeps port 25 for SMTP`})
 			continue
 		}
+		if packets := s.listener.Addr().Network() == "unixpacket"; packets != (protocol == protoWriter) {
+			fail(key, wrongSocketType(s.name, packets))
+			continue
+		}
 		change.bind(s, s.name, protocol)
 	}
 	for i, lc := range c.Listen {
@@ -109,6 +113,14 @@ func (l *listeners) prepare(c *config) (*listenerChange, error) {
 		return nil, errs
 	}
 	return change, nil
+}
+
+// wrongSocketType: front and writer speak in packets, everybody else in streams.
+func wrongSocketType(name string, packets bool) error {
+	if packets {
+		return &valueError{"systemd passes " + quoted(name) + " as a socket of packets", `pass it to "lmtpd writer", or write ListenStream= in the socket unit`}
+	}
+	return &valueError{"systemd passes " + quoted(name) + " as a stream socket", "write ListenSequentialPacket= in the socket unit"}
 }
 
 // open returns the open socket for lc if there is one, made to fit, or else a new one.

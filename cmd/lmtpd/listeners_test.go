@@ -528,7 +528,7 @@ func TestSocketIsPrivateFromTheStart(t *testing.T) {
 	path := t.TempDir() + "/lmtp.sock"
 	old := syscall.Umask(0)
 	defer syscall.Umask(old)
-	ln, err := bindPrivate(path)
+	ln, err := bindPrivate("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@
 //
 //	main.go        the subcommands
 //	serve.go       the daemon: start, reload, drain       try.go    the same without configuration
+//	writer.go      the second process, for system users   confined.go  what each may touch
 //	build.go       from the configuration to the parts    check.go, deliver.go, send.go
 //	config*.go     the configuration file
 //	listeners.go   sockets, across reloads                inherit.go  those that systemd passes
@@ -79,7 +80,7 @@ func rootCommand() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate("lmtpd {{.Version}}\n")
-	root.AddCommand(serveCommand(), tryCommand(), checkCommand(), deliverCommand(), sendCommand(), explainCommand(), statusCommand(), versionCommand())
+	root.AddCommand(serveCommand(), tryCommand(), checkCommand(), deliverCommand(), sendCommand(), writerCommand(), explainCommand(), statusCommand(), versionCommand())
 	return root
 }
 

@@ -16,7 +16,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/lmtpd/lmtpd/confine"
 	"github.com/lmtpd/lmtpd/delivery"
+	"github.com/lmtpd/lmtpd/delivery/writer"
 	"github.com/lmtpd/lmtpd/protocol"
 )
 
@@ -30,7 +32,7 @@ func serveCommand() *cobra.Command {
 	}
 	path := configFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return serve(*path)
+		return runDaemon(*path, (*daemon).setUpServe)
 	}
 	return cmd
 }
@@ -38,9 +40,11 @@ func serveCommand() *cobra.Command {
 // statusInterval is how often the STATUS line is renewed while there is news.
 const statusInterval = 5 * time.Second
 
-// daemon is lmtpd serve while it runs. Its methods belong to one goroutine.
+// daemon is lmtpd serve, or lmtpd writer, while it runs. Its methods belong to one
+// goroutine.
 type daemon struct {
 	path      string
+	load      func(*config) error // brings a configuration into service
 	log       *slog.Logger
 	listeners *listeners
 	notify    *notifier
@@ -49,22 +53,34 @@ type daemon struct {
 	endpoints *endpoints // of observer
 
 	agents  agents
+	allowed []confine.Path // nil: files are not confined
+	client  *writer.Client // nil: this process writes the mail
+
 	current *service
 	old     []*service    // of former configurations, whose last sessions are still open
 	pings   chan struct{} // asks the goroutine for a sign of life
 	idle    idleClock
 }
 
+// server is a protocol.Server or a writer.Server.
+type server interface {
+	Serve(net.Listener) error
+	Shutdown(context.Context) error
+	Sessions() int
+}
+
 // service is what serves one configuration.
 type service struct {
-	servers map[listenProto]*protocol.Server
+	servers map[listenProto]server
 	bounds  []boundListener
 	failed  chan error // a listener that ended for another reason than shutdown
 
 	idleExit time.Duration // 0: stay
 }
 
-func serve(path string) error {
+// runDaemon is a daemon from its first line to its last; setUp brings its first
+// configuration into service.
+func runDaemon(path string, setUp func(*daemon, *config) error) error {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(signals)
@@ -82,13 +98,12 @@ func serve(path string) error {
 		return &exitError{exitConfig, err.Error()}
 	}
 	d := &daemon{path: path, log: log, listeners: newListeners(inherited, log), notify: &notifier{log}, pings: make(chan struct{})}
-	d.observer = newObserver(time.Now)
-	d.endpoints = &endpoints{log: log, observer: d.observer}
-	defer d.endpoints.close()
-	if err := d.endpoints.apply(c); err != nil {
-		return &exitError{exitConfig, err.Error()}
-	}
-	if err := d.start(c); err != nil {
+	defer func() {
+		if d.endpoints != nil {
+			d.endpoints.close()
+		}
+	}()
+	if err := setUp(d, c); err != nil {
 		d.listeners.close()
 		return &exitError{exitConfig, err.Error()}
 	}
@@ -99,6 +114,21 @@ func serve(path string) error {
 	defer cancel()
 	go d.notify.runWatchdog(ctx, d.healthy)
 	return d.loop(signals)
+}
+
+// setUpServe makes d the daemon that speaks LMTP.
+func (d *daemon) setUpServe(c *config) error {
+	d.load = d.start
+	d.observer = newObserver(time.Now)
+	d.endpoints = &endpoints{log: d.log, observer: d.observer}
+	if err := d.endpoints.apply(c); err != nil {
+		return err
+	}
+	if err := d.start(c); err != nil {
+		return err
+	}
+	d.confineFront(c)
+	return nil
 }
 
 // loop waits for what concerns the daemon as a whole.
@@ -136,9 +166,16 @@ func (d *daemon) loop(signals <-chan os.Signal) error {
 // start brings a configuration into service, in the place of the current one. On
 // an error nothing has changed.
 func (d *daemon) start(c *config) error {
+	if err := d.stillAllowed(c, c.frontNeeds()); err != nil {
+		return err
+	}
 	agent, err := buildAgent(c, d.log)
 	if err != nil {
 		return err
+	}
+	client := d.writerOf(c)
+	if client != nil {
+		agent.Writer = client
 	}
 	agent.Report = func(o delivery.Outcome) {
 		d.counts.add(o)
@@ -149,11 +186,25 @@ func (d *daemon) start(c *config) error {
 	if err := d.startAgent(c, agent); err != nil {
 		return err
 	}
+	d.useWriter(client)
 	d.observer.loaded(d.path, d.current.addresses(), databases)
 	return nil
 }
 
 func (d *daemon) startAgent(c *config, agent *delivery.Agent) error {
+	return d.replace(c, func(p listenProto) server {
+		d.agents.current.Store(agent)
+		srv := buildServer(c, p, &d.agents, d.log)
+		if d.observer != nil {
+			d.observer.watch(srv, p)
+		}
+		return srv
+	})
+}
+
+// replace opens the sockets of c and serves them by new servers, one for each
+// protocol, in the place of the current ones. On an error nothing has changed.
+func (d *daemon) replace(c *config, newServer func(listenProto) server) error {
 	change, err := d.listeners.prepare(c)
 	if err != nil {
 		return err
@@ -162,21 +213,17 @@ func (d *daemon) startAgent(c *config, agent *delivery.Agent) error {
 		change.abort()
 		return err
 	}
-	s := &service{servers: make(map[listenProto]*protocol.Server), bounds: change.bound(), idleExit: time.Duration(c.Limits.IdleExit)}
+	s := &service{servers: make(map[listenProto]server), bounds: change.bound(), idleExit: time.Duration(c.Limits.IdleExit)}
 	s.failed = make(chan error, len(s.bounds))
-	d.agents.current.Store(agent)
 	for _, b := range s.bounds {
 		srv := s.servers[b.Protocol]
 		if srv == nil {
-			srv = buildServer(c, b.Protocol, &d.agents, d.log)
+			srv = newServer(b.Protocol)
 			s.servers[b.Protocol] = srv
-			if d.observer != nil {
-				d.observer.watch(srv, b.Protocol)
-			}
 		}
 		go func() {
 			err := srv.Serve(b.Listener)
-			if err != protocol.ErrServerClosed && !errors.Is(err, net.ErrClosed) {
+			if err != protocol.ErrServerClosed && err != writer.ErrServerClosed && !errors.Is(err, net.ErrClosed) {
 				s.failed <- fmt.Errorf("%s: %w", b.Address, err)
 			}
 		}()
@@ -207,16 +254,20 @@ func (d *daemon) reload() {
 	d.notify.reloading()
 	c, err := loadConfig(d.path)
 	if err == nil {
-		err = d.start(c)
+		err = d.load(c)
 	}
 	if err != nil {
 		for _, line := range strings.Split(err.Error(), "\n") {
 			d.log.Error("configuration refused, the old one stays", "error", line)
 		}
-		d.observer.refused(err)
+		if d.observer != nil {
+			d.observer.refused(err)
+		}
 	} else {
-		if err := d.endpoints.apply(c); err != nil {
-			d.log.Error("a socket for operators stays as it was", "error", err)
+		if d.endpoints != nil {
+			if err := d.endpoints.apply(c); err != nil {
+				d.log.Error("a socket for operators stays as it was", "error", err)
+			}
 		}
 		d.log.Info("configuration reloaded", "config", d.path, "sockets", d.current.addresses())
 	}

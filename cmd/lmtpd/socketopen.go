@@ -40,7 +40,11 @@ func openUnix(lc listenConfig) (*socket, error) {
 	if err := clearPath(path); err != nil {
 		return nil, err
 	}
-	ln, err := bindPrivate(path)
+	network := "unix"
+	if lc.Protocol == protoWriter {
+		network = "unixpacket"
+	}
+	ln, err := bindPrivate(network, path)
 	if err != nil {
 		return nil, unixProblem(path, err)
 	}
@@ -60,7 +64,7 @@ func openUnix(lc listenConfig) (*socket, error) {
 // Linux gives the new file the mode that the unbound socket has (unix_bind_bsd in
 // net/unix/af_unix.c). The umask, which belongs to the whole process, is not touched,
 // and the socket has its final name from the start, for getsockname(2) and ss(8).
-func bindPrivate(path string) (*net.UnixListener, error) {
+func bindPrivate(network, path string) (*net.UnixListener, error) {
 	private := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var chmod error
 		if err := raw.Control(func(fd uintptr) { chmod = syscall.Fchmod(int(fd), 0o600) }); err != nil {
@@ -68,7 +72,7 @@ func bindPrivate(path string) (*net.UnixListener, error) {
 		}
 		return chmod
 	}}
-	ln, err := private.Listen(context.Background(), "unix", path)
+	ln, err := private.Listen(context.Background(), network, path)
 	if err != nil {
 		return nil, err
 	}
