@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 
+	gomaildir "github.com/emersion/go-maildir"
+
 	"github.com/lmtpd/lmtpd/delivery/maildir"
 	"github.com/lmtpd/lmtpd/protocol"
 	"github.com/lmtpd/lmtpd/protocol/protocoltest"
@@ -214,7 +216,7 @@ func TestRedeliveryChild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newSiteIn(t, dir, "bob", "ann", "eve")
+	s := newSiteIn(t, dir, "bob", "ann")
 	s.agent.Redelivery = openRedelivery(t, s.state, RedeliveryOptions{})
 	var steps atomic.Int64
 	die := func() {
@@ -266,25 +268,35 @@ func TestAgainKilled(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts two processes for each step")
 	}
-	rcpts := []string{"bob@example.org", "ann@example.org", "eve@example.org"}
+	users := []string{"bob", "ann"}
+	rcpts := []string{"bob@example.org", "ann@example.org"}
 	died := 0
 	for step := 1; ; step++ {
 		dir := memoryDir(t)
+		for _, u := range users { // their making would be most of the steps
+			box := filepath.Join(dir, "home", u, "Maildir")
+			if err := os.MkdirAll(box, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := gomaildir.Dir(box).Init(); err != nil {
+				t.Fatal(err)
+			}
+		}
 		wait := child(t, dir, step)
 		replies := attemptDelivery(t, dir, rcpts)
 		wait()
-		if slices.Equal(replies, []string{"250", "250", "250"}) && died > 10 {
+		if slices.Equal(replies, []string{"250", "250"}) && died > 10 {
 			break // it did not get to the step
 		}
 		died++
 		wait = child(t, dir, 0)
 		// Of those that were acknowledged nobody asks again; the client asks for all
 		// in one transaction, since it cannot know.
-		if got := attemptDelivery(t, dir, rcpts); !slices.Equal(got, []string{"250", "250", "250"}) {
+		if got := attemptDelivery(t, dir, rcpts); !slices.Equal(got, []string{"250", "250"}) {
 			t.Fatalf("step %d: second attempt: %v", step, got)
 		}
 		wait()
-		for _, u := range []string{"bob", "ann", "eve"} {
+		for _, u := range users {
 			if n := len(read(t, filepath.Join(dir, "home", u, "Maildir"))); n != 1 {
 				t.Errorf("killed at step %d: %s has %d copies", step, u, n)
 			}
