@@ -48,7 +48,7 @@ func (t *tally) add(o *delivery.Outcome) {
 	switch {
 	case o.Reply.OK():
 		t.Delivered++
-		if !o.Duplicate {
+		if !o.Duplicate && !o.Again {
 			t.Bytes += uint64(max(o.Size, 0))
 		}
 	case o.Reply.Temporary():

@@ -32,27 +32,33 @@ func explainCommand() *cobra.Command {
 	}
 	path := configFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, addresses []string) error {
-		c, err := loadConfig(*path)
-		if err != nil {
-			return &exitError{exitConfig, err.Error()}
-		}
-		agent, err := buildAgent(c, slog.New(slog.DiscardHandler))
-		if err != nil {
-			return &exitError{exitConfig, err.Error()}
-		}
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
-		e := &explainer{
-			out: cmd.OutOrStdout(), config: c, agent: agent,
-			writer: &maildir.Writer{Hostname: c.Hostname, MinUID: c.minimumUID()},
-			view:   daemonView{proc: "/proc", role: "serve"},
-		}
-		if c.doc.has("writer.socket") {
-			e.view.role = "writer" // the front sees no mailbox, and needs none
-		}
-		return e.all(ctx, addresses)
+		return explain(ctx, cmd.OutOrStdout(), *path, "/proc", addresses)
 	}
 	return cmd
+}
+
+// explain prints what would become of mail for the addresses. proc is where the
+// running daemon is looked for.
+func explain(ctx context.Context, out io.Writer, path, proc string, addresses []string) error {
+	c, err := loadConfig(path)
+	if err != nil {
+		return &exitError{exitConfig, err.Error()}
+	}
+	agent, err := buildAgent(c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return &exitError{exitConfig, err.Error()}
+	}
+	e := &explainer{
+		out: out, config: c, agent: agent,
+		writer: &maildir.Writer{Hostname: c.Hostname, MinUID: c.minimumUID()},
+		view:   daemonView{proc: proc, role: "serve"},
+	}
+	if c.doc.has("writer.socket") {
+		e.view.role = "writer" // the front sees no mailbox, and needs none
+	}
+	return e.all(ctx, addresses)
 }
 
 // explainer shows what would become of mail.

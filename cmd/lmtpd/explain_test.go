@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -81,10 +82,9 @@ func TestExplain(t *testing.T) {
 		{"ann@example.com", exitNoUser, []string{`            domains of the user databases: "example.org", "example.net", ""; add "example.com" to one of them if it belongs here`, `  reply     550 5.1.2 `}},
 		{"\x1b[2J@@x", exitData, []string{`  address   bad address "\x1b[2J@@x": `, `  reply     501 5.1.3 `}},
 	} {
-		var out, stderr bytes.Buffer
-		code := run([]string{"explain", "-c", config, "--", test.address}, nil, &out, &stderr)
-		if code != test.code || stderr.Len() > 0 {
-			t.Errorf("%s: %d, want %d, %s", test.address, code, test.code, stderr.String())
+		var out bytes.Buffer
+		if code := explainCode(explain(t.Context(), &out, config, dir+"/proc", []string{test.address})); code != test.code {
+			t.Errorf("%s: %d, want %d", test.address, code, test.code)
 		}
 		for _, want := range test.want {
 			if want = strings.ReplaceAll(want, "DIR", dir); !strings.Contains(out.String(), want) {
@@ -93,9 +93,20 @@ func TestExplain(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	if code := run([]string{"explain", "-c", config, "ann@example.org", "nobody@example.org", "eve@example.org"}, nil, &out, &out); code != exitTemporary {
+	if code := explainCode(explain(t.Context(), &out, config, dir+"/proc", []string{"ann@example.org", "nobody@example.org", "eve@example.org"})); code != exitTemporary {
 		t.Errorf("several: %d", code)
 	}
+	if code := run([]string{"explain", "-c", dir + "/none.toml", "ann@example.org"}, nil, &out, &out); code != exitConfig {
+		t.Errorf("no configuration: %d", code)
+	}
+}
+
+func explainCode(err error) int {
+	var exit *exitError
+	if errors.As(err, &exit) {
+		return exit.code
+	}
+	return exitOK
 }
 
 // A running daemon whose service hides the homes, or makes them read-only, is found

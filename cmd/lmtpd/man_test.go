@@ -239,9 +239,9 @@ func TestManIsClean(t *testing.T) {
 	if _, err := exec.LookPath("mandoc"); err != nil {
 		t.Skip("no mandoc here (test/setup.sh installs it)")
 	}
-	out, _ := exec.Command("mandoc", append([]string{"-T", "lint"}, pages...)...).CombinedOutput()
+	out, _ := exec.Command("mandoc", append([]string{"-T", "lint"}, pages...)...).Output() // exit status 1: a warning
 	for line := range strings.Lines(string(out)) {
-		if !strings.Contains(line, "referenced manual not found") && !strings.Contains(line, "outdated mandoc.db") {
+		if !strings.Contains(line, "referenced manual not found") {
 			t.Error(strings.TrimSpace(line))
 		}
 	}

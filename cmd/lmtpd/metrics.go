@@ -21,7 +21,7 @@ type metrics struct {
 
 	deliveries *prometheus.CounterVec // by transport and outcome
 	bytes      prometheus.Counter
-	duplicates prometheus.Counter
+	duplicates *prometheus.CounterVec // by kind
 	overQuota  prometheus.Counter
 	errors     *prometheus.CounterVec // by errno
 	phases     [4]prometheus.Observer // lookup, spool, write, sync
@@ -47,7 +47,7 @@ func newMetrics() *metrics {
 	}
 	m.deliveries = prometheus.NewCounterVec(counter("recipients_total", "Recipients by transport and by what became of them."), []string{"transport", "outcome"})
 	m.bytes = prometheus.NewCounter(counter("delivered_bytes_total", "Octets written to mailboxes."))
-	m.duplicates = prometheus.NewCounter(counter("duplicates_suppressed_total", "Recipients that got no second copy."))
+	m.duplicates = prometheus.NewCounterVec(counter("duplicates_suppressed_total", "Copies not written because there was one: recipient named twice, or message that came again."), []string{"kind"})
 	m.overQuota = prometheus.NewCounter(counter("quota_refusals_total", "Recipients whose mailbox was full."))
 	m.errors = prometheus.NewCounterVec(counter("delivery_errors_total", "Temporary failures by the error of the operating system; other: not from there."), []string{"errno"})
 	phases := prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -96,6 +96,8 @@ func (m *metrics) zero() {
 		m.errors.WithLabelValues(e.name)
 	}
 	m.errors.WithLabelValues("other")
+	m.duplicates.WithLabelValues("recipient")
+	m.duplicates.WithLabelValues("message")
 }
 
 func (m *metrics) outcome(o *delivery.Outcome) {
@@ -106,7 +108,9 @@ func (m *metrics) outcome(o *delivery.Outcome) {
 	m.deliveries.WithLabelValues(transport, o.Status()).Inc()
 	switch {
 	case o.Duplicate:
-		m.duplicates.Inc()
+		m.duplicates.WithLabelValues("recipient").Inc()
+	case o.Again:
+		m.duplicates.WithLabelValues("message").Inc()
 	case o.Reply.OK():
 		m.bytes.Add(float64(o.Size))
 	case o.Reply.Enhanced[1] == 2 && o.Reply.Enhanced[2] == 2:

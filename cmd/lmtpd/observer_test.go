@@ -91,6 +91,9 @@ func TestMetrics(t *testing.T) {
 	twice := goodOutcome
 	twice.Duplicate = true
 	o.outcome(twice)
+	again := goodOutcome
+	again.Again = true
+	o.outcome(again)
 	o.outcome(deferredOutcome)
 	o.outcome(refusedOutcome)
 	o.refused(errors.New("line 3"))
@@ -100,16 +103,17 @@ func TestMetrics(t *testing.T) {
 		t.Fatalf("%d: %s", code, text)
 	}
 	for _, want := range []string{
-		`lmtpd_recipients_total{outcome="delivered",transport="maildir"} 2`,
+		`lmtpd_recipients_total{outcome="delivered",transport="maildir"} 3`,
 		`lmtpd_recipients_total{outcome="deferred",transport="maildir"} 1`,
 		`lmtpd_recipients_total{outcome="refused",transport="none"} 1`,
 		`lmtpd_delivered_bytes_total 1.048576e+06`,
-		`lmtpd_duplicates_suppressed_total 1`,
+		`lmtpd_duplicates_suppressed_total{kind="recipient"} 1`,
+		`lmtpd_duplicates_suppressed_total{kind="message"} 1`,
 		`lmtpd_quota_refusals_total 1`,
 		`lmtpd_delivery_errors_total{errno="EDQUOT"} 1`,
 		`lmtpd_delivery_errors_total{errno="EIO"} 0`,
-		`lmtpd_delivery_phase_seconds_count{phase="sync"} 2`,
-		`lmtpd_delivery_phase_seconds_bucket{phase="write",le="0.0025"} 2`,
+		`lmtpd_delivery_phase_seconds_count{phase="sync"} 3`,
+		`lmtpd_delivery_phase_seconds_bucket{phase="write",le="0.0025"} 3`,
 		`lmtpd_lookups_total{database="any",outcome="found"} 1`,
 		`lmtpd_lookups_total{database="any",outcome="unknown"} 1`,
 		`lmtpd_lookup_seconds_count{database="any"} 2`,
