@@ -207,6 +207,7 @@ func (s *Session) Prompt(_ context.Context, r Reply) ([]byte, error) {
 		s.broken = err
 		return nil, err
 	}
+	s.traceLine([]byte("***\r"))
 	return bytes.TrimSuffix(line, []byte("\r")), nil
 }
 

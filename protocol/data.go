@@ -67,6 +67,7 @@ func (s *Session) receive(ctx context.Context, tx *Transaction, c *chunks) Reply
 	}
 	s.chunks = nil
 	if !body.done {
+		s.over(tx, body, Reply{})
 		s.unreplied(outer, tx)
 		return s.dropped(outer, body)
 	}
@@ -83,6 +84,8 @@ func (s *Session) receive(ctx context.Context, tx *Transaction, c *chunks) Reply
 		s.put(r.or(replyOK))
 	}
 	tx.settleRest(r.or(replyOK), body.fault.Code != 0)
+	s.last = r.or(replyOK)
+	s.over(tx, body, s.last)
 	if s.srv.Policy.Replied != nil {
 		s.wire.fetch()
 	}
@@ -133,6 +136,7 @@ func (s *Session) deliver(ctx context.Context, tx *Transaction, body *Body) (err
 	}
 	defer func() {
 		if v := recover(); v != nil {
+			s.srv.counters.panics.Add(1)
 			e := &PanicError{Value: v, Stack: debug.Stack()}
 			s.srv.log().Error("panic in the handler", "session", s.ID, "panic", v, "stack", string(e.Stack))
 			err = e

@@ -26,6 +26,7 @@ func (srv *Server) admit(s *Session) (Reply, error) {
 	if n := srv.limits.Sessions; n >= 0 && len(srv.sessions)-srv.evicting >= n {
 		// Those leaving may linger; they too must not grow without bound.
 		if srv.evicting > n || !srv.evictLocked() {
+			srv.counters.crowded.Add(1)
 			return replyCrowded, ErrCrowded
 		}
 	}
@@ -56,6 +57,7 @@ func (srv *Server) evictLocked() bool {
 		if oldest.idle.interrupt(oldest.conn, replyCrowded) {
 			oldest.evicted = true
 			srv.evicting++
+			srv.counters.crowded.Add(1)
 			return true
 		}
 	}

@@ -85,6 +85,8 @@ type Server struct {
 	Limits    Limits
 	Timeouts  Timeouts
 	Newlines  Newlines
+	// Trace is told what happens; nil: nothing.
+	Trace *Trace
 	// Log gets what goes wrong outside of any reply: failed accepts, panics.
 	// nil: slog.Default.
 	Log *slog.Logger
@@ -101,6 +103,7 @@ type Server struct {
 	newlines Newlines
 	mailLine int // see mailLineGrowth
 	lastID   atomic.Uint64
+	counters counters
 
 	mu        sync.Mutex
 	listeners map[*onceListener]struct{}
@@ -256,6 +259,7 @@ func (srv *Server) serveConn(ctx context.Context, conn net.Conn) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	srv.counters.connections.Add(1)
 	s := newSession(srv, conn, cancel)
 	if r, err := srv.admit(s); err != nil {
 		// It is in no list, so it must not last: no lingering.

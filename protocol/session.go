@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"time"
 )
 
 // Session is one connection. Hooks and the handler may read its fields, and use
@@ -63,17 +65,22 @@ type Session struct {
 	calls        map[string]int  // by verb, where that has a limit
 	errors       int
 	unknowns     int
+	last         Reply // the last one that a command has put, for Trace
 	broken       error // what Prompt has met
 	err          error // why the session ends, if not because the server wants it
 }
 
 func newSession(srv *Server, conn net.Conn, cancel context.CancelFunc) *Session {
-	return &Session{
+	s := &Session{
 		ID: srv.lastID.Add(1), Mode: srv.Mode,
 		RemoteAddr: conn.RemoteAddr(), PeerAddr: conn.RemoteAddr(), LocalAddr: conn.LocalAddr(), PeerCred: peerCred(conn),
 		srv: srv, cancel: cancel, conn: conn,
 		wire: newWire(conn, srv.limits.CommandLine, srv.timeouts.Write),
 	}
+	if t := srv.Trace; t != nil && t.Wire != nil {
+		s.wire.trace = func(reply []byte) { t.Wire(s, ToClient, reply) }
+	}
+	return s
 }
 
 // replied is what a command returns that has put its reply itself.
@@ -124,6 +131,13 @@ func (s *Session) next(ctx context.Context) (Reply, error) {
 		s.seen(ctx)
 	}
 	var r Reply
+	var traced []byte
+	var began time.Time
+	if s.srv.Trace != nil && err == nil {
+		// The line is in a buffer that the command may use up.
+		traced, began = bytes.Clone(redact(line)), time.Now()
+		s.traceLine(traced)
+	}
 	switch err {
 	case nil:
 		r = s.command(ctx, line)
@@ -138,11 +152,15 @@ func (s *Session) next(ctx context.Context) (Reply, error) {
 	if r.Code != replied.Code && r.Then != CloseNow {
 		s.put(r)
 	}
+	if traced != nil {
+		s.traceCommand(traced, began)
+	}
 	return r, nil
 }
 
 // put queues a reply to a command.
 func (s *Session) put(r Reply) {
+	s.last = r
 	if s.wire.put(r, s.tx != nil && s.tx.Mail.UTF8, s.enhanced()) {
 		s.wire.push()
 	}
@@ -150,7 +168,10 @@ func (s *Session) put(r Reply) {
 
 // putPlain queues a reply without an enhanced code: the greeting and the answers to
 // HELO, EHLO and LHLO have none (RFC 2034 section 3).
-func (s *Session) putPlain(r Reply) { s.wire.put(r, false, false) }
+func (s *Session) putPlain(r Reply) {
+	s.last = r
+	s.wire.put(r, false, false)
+}
 
 func (s *Session) enhanced() bool { return s.srv.ext&ExtEnhanced != 0 }
 
@@ -239,6 +260,7 @@ func (s *Session) end(r Reply) error {
 }
 
 func (s *Session) panicked(ctx context.Context, v any) error {
+	s.srv.counters.panics.Add(1)
 	e, ok := v.(*PanicError) // caught before, in another goroutine
 	if !ok {
 		e = &PanicError{Value: v, Stack: debug.Stack()}
@@ -259,6 +281,7 @@ func (s *Session) panicked(ctx context.Context, v any) error {
 // when there are too many.
 func (s *Session) fault(r Reply) Reply {
 	s.errors++
+	s.srv.counters.errors.Add(1)
 	if n := s.srv.limits.Errors; n > 0 && s.errors >= n {
 		return replyErrors
 	}

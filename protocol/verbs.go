@@ -46,9 +46,19 @@ func (s *Session) command(ctx context.Context, line []byte) Reply {
 	case vRSET:
 		return s.rset(ctx, arg)
 	case vMAIL:
-		return s.mail(ctx, arg)
+		r := s.mail(ctx, arg)
+		if r.OK() {
+			s.srv.counters.transactions.Add(1)
+		}
+		return r
 	case vRCPT:
-		return s.rcpt(ctx, arg)
+		r := s.rcpt(ctx, arg)
+		if r.OK() {
+			s.srv.counters.recipients.Add(1)
+		} else {
+			s.srv.counters.refusedRcpts.Add(1)
+		}
+		return r
 	case vDATA:
 		return s.data(ctx, arg)
 	case vQUIT:

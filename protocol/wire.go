@@ -18,6 +18,7 @@ type wire struct {
 	conn         net.Conn // changed under mu, by the session's goroutine
 	socket       net.Conn // what conn was at first, below TLS
 	writeTimeout time.Duration
+	trace        func(reply []byte) // nil: nobody wants to know
 
 	buf   []byte // input is buf[r:w]
 	r, w  int
@@ -169,7 +170,11 @@ func (w *wire) put(r Reply, utf8, enhanced bool) (full bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err == nil {
+		n := len(w.out)
 		w.out = r.appendTo(w.out, utf8, enhanced)
+		if w.trace != nil {
+			w.trace(w.out[n:])
+		}
 	}
 	return len(w.out) > maxOut
 }
