@@ -11,6 +11,7 @@ import (
 // dot-stuffing and without the final dot, or the chunks of BDAT one after the other,
 // line ends as the client sent them. It may be read by one goroutine at a time, during Handler.Deliver only.
 type Body struct {
+	src   io.Reader // the content, where it does not come from a session
 	s     *Session
 	tx    *Transaction
 	scan  scanner
@@ -66,6 +67,11 @@ func (b *Body) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	if b.src != nil {
+		n, err := b.src.Read(p)
+		b.size += int64(n)
+		return n, err
+	}
 	for len(b.rest) == 0 && b.err == nil {
 		b.rest = b.step()
 	}
@@ -80,6 +86,9 @@ func (b *Body) Read(p []byte) (int, error) {
 // WriteTo writes the content to dst in large pieces, straight from the input
 // buffer, until the message is complete (nil), refused, or lost, or dst fails.
 func (b *Body) WriteTo(dst io.Writer) (written int64, err error) {
+	if b.src != nil {
+		return io.Copy(dst, struct{ io.Reader }{b})
+	}
 	for {
 		if len(b.rest) > 0 {
 			n, err := dst.Write(b.rest)

@@ -26,7 +26,7 @@ func (s *Session) begin(ctx context.Context, arg string) Reply {
 	if !ok {
 		return s.mailSyntax()
 	}
-	tx := &Transaction{Session: s, Forward: s.forward}
+	tx := &Transaction{Session: s, Forward: s.forward, RawParams: strings.TrimSpace(params)}
 	if strings.TrimLeft(params, " \t") != "" {
 		if !s.Extended {
 			return s.mailSyntax()
@@ -92,6 +92,7 @@ func (s *Session) rcpt(ctx context.Context, arg []byte) Reply {
 }
 
 func (s *Session) fillRcpt(ctx context.Context, tx *Transaction, rcpt *Recipient, inner, params string) Reply {
+	rcpt.RawParams = strings.TrimSpace(params)
 	if strings.TrimLeft(params, " \t") != "" {
 		if !s.Extended {
 			return s.rcptSyntax()

@@ -27,10 +27,13 @@ func (tx *Transaction) Settle(i int, r Reply) error {
 		return ErrSettled
 	}
 	tx.results[i] = r
-	due := tx.advance()
+	due, pass := tx.advance(), tx.pass
 	tx.mu.Unlock()
 	if due {
 		tx.Session.wire.push()
+	}
+	if pass != nil {
+		return pass(i, r)
 	}
 	return nil
 }

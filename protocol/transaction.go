@@ -16,6 +16,8 @@ type Transaction struct {
 	From Path
 	// Mail are the parameters of the MAIL command.
 	Mail MailParams
+	// RawParams are all parameters of MAIL as the client wrote them.
+	RawParams string
 	// Forward is what an MTA in front of the client said with XFORWARD.
 	Forward Forward
 	// Rcpts are the accepted recipients in the order of their RCPT commands,
@@ -25,8 +27,9 @@ type Transaction struct {
 	Value any
 
 	mu      sync.Mutex
-	results []Reply // by index of Rcpts; Code 0 is not settled
-	sent    int     // results[:sent] have been handed to the writer
+	results []Reply                    // by index of Rcpts; Code 0 is not settled
+	sent    int                        // results[:sent] have been handed to the writer
+	pass    func(i int, r Reply) error // a part of another transaction: where outcomes go
 	phase   settlePhase
 	mark    uint64 // octets of input there were when the last reply went out: see Session.await
 }
@@ -42,6 +45,8 @@ type Recipient struct {
 	Notify Notify
 	// Other are the parameters that Server.Params took.
 	Other []Param
+	// RawParams are all parameters as the client wrote them.
+	RawParams string
 	// Value is the hooks' and the handler's own, such as the mailbox found.
 	Value any
 }
