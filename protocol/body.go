@@ -31,6 +31,7 @@ type Body struct {
 	deadline time.Time
 	start    time.Time
 	unix     bool // the client is on this machine
+	norm     *normalizer
 }
 
 // ErrFault is behind the error of Body.Read when the content breaks a rule of
@@ -48,6 +49,9 @@ func newBody(s *Session, tx *Transaction, c *chunks, ended func()) *Body {
 		start: time.Now(), unix: s.PeerCred != nil,
 		limit: s.srv.limits.MessageSize, lineMax: s.srv.limits.ContentLine,
 		strict: s.srv.newlines == NewlinesReject,
+	}
+	if s.srv.newlines == NewlinesNormalize && tx.Mail.Body != BodyBinaryMIME {
+		b.norm = new(normalizer)
 	}
 	if tx.Mail.Body == BodyBinaryMIME { // it has no lines (RFC 3030 section 3)
 		b.lineMax, b.strict = 0, false
@@ -121,6 +125,9 @@ func (b *Body) step() []byte {
 		span, used, b.done = b.chunk.next(w.buf[w.r:w.w])
 	}
 	w.r += used
+	if b.norm != nil {
+		span = b.norm.convert(span, b.done)
+	}
 	b.size += int64(len(span))
 	if b.fault.Code == 0 && len(span) > 0 {
 		b.check(span)

@@ -119,7 +119,7 @@ func (ds *dialogServer) set(key, value string) error {
 	case "mode":
 		srv.Mode = map[string]protocol.Mode{"smtp": protocol.SMTP, "lmtp": protocol.LMTP}[value]
 	case "newlines":
-		srv.Newlines = map[string]protocol.Newlines{"preserve": protocol.NewlinesPreserve, "reject": protocol.NewlinesReject}[value]
+		srv.Newlines = map[string]protocol.Newlines{"preserve": protocol.NewlinesPreserve, "reject": protocol.NewlinesReject, "normalize": protocol.NewlinesNormalize}[value]
 	case "size":
 		srv.Limits.MessageSize = int64(n)
 	case "recipients":

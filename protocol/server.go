@@ -55,9 +55,10 @@ type Newlines uint8
 const (
 	// NewlinesDefault is NewlinesPreserve in LMTP mode, since refusing would
 	// bounce mail that an MTA has accepted, and NewlinesReject in SMTP mode.
-	NewlinesDefault  Newlines = iota
-	NewlinesPreserve          // pass on as it came; command lines may end with a lone LF too
-	NewlinesReject            // refuse the message with 550 5.6.0 (RFC 5321 section 2.3.8)
+	NewlinesDefault   Newlines = iota
+	NewlinesPreserve           // pass on as it came; command lines may end with a lone LF too
+	NewlinesNormalize          // make CR LF of each, but in BINARYMIME; command lines as with NewlinesPreserve
+	NewlinesReject             // refuse the message with 550 5.6.0 (RFC 5321 section 2.3.8)
 )
 
 // Server serves sessions. Set its fields before the first use and leave them
