@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -223,4 +224,39 @@ func TestQueueID(t *testing.T) {
 	}
 	a.stderr.await(t, `msg=recipient .* id="" queue_id=QUEUE1 .* to=nobody@example.org .* status=refused code=550`)
 	a.stderr.await(t, `msg=recipient .* queue_id=QUEUE1 .* to=user@example.org .* status=delivered code=250`)
+}
+
+// TestTrace: the dialog of one recipient's sessions, from their beginning, without
+// the message.
+func TestTrace(t *testing.T) {
+	t.Parallel()
+	dir, _ := startObservedSite(t)
+	cmd := exec.Command(program, "trace", "-c", filepath.Join(dir, "lmtpd.toml"), "--recipient", "USER@example.org")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	watch := start(t, "lmtpd trace", cmd)
+	watch.stderr.await(t, `watching; Ctrl-C ends it`)
+	for _, to := range []string{"nobody@example.org", "user@example.org"} {
+		c := dial(t, filepath.Join(dir, "lmtp.sock"))
+		c.cmd(t, "LHLO client.example.net")
+		c.cmd(t, "MAIL FROM:<sender@example.net>")
+		if r := c.cmd(t, "RCPT TO:<"+to+">"); strings.HasPrefix(r, "250") {
+			c.expect(t, "354", "DATA")
+			c.write(t, []byte("Subject: secret\r\n\r\nx\r\n.\r\n"))
+			c.reply(t)
+		}
+		c.expect(t, "221", "QUIT")
+	}
+	watch.stdout.await(t, `\d\d:\d\d:\d\d\.\d{6} \d+ > 221 .*`)
+	for _, line := range []string{`> 220 mx\.example\.org LMTP`, `< LHLO client\.example\.net`, `< RCPT TO:<user@example\.org>`, `> 354 `, `> 250 2\.0\.0 `, `< QUIT`} {
+		if len(watch.stdout.find(`(?m)^\S+ \d+ `+line)) != 1 {
+			t.Errorf("no %s in\n%s", line, watch.stdout)
+		}
+	}
+	if out := watch.stdout.String(); strings.Contains(out, "secret") || strings.Contains(out, "nobody") {
+		t.Errorf("shown:\n%s", out)
+	}
+	watch.signal(t, syscall.SIGINT)
+	if status := watch.wait(t); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
 }

@@ -118,6 +118,7 @@ func (e *endpoint) close() {
 }
 
 func (e *endpoints) close() {
+	e.observer.tracer.close()
 	e.metrics.close()
 	e.status.close()
 	e.metrics, e.status = nil, nil
@@ -154,5 +155,6 @@ func (o *observer) statusHandler() http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(o.report()) // its error is that of a client that has gone
 	})
+	mux.Handle("GET /trace", o.tracer)
 	return localOnly(mux)
 }

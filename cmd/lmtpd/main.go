@@ -9,7 +9,7 @@
 //	listeners.go   sockets, across reloads                inherit.go  those that systemd passes
 //	notify.go      what systemd is told                   logging.go, journal.go
 //	observer.go    what operators can ask: metrics.go, activity.go; on endpoint.go
-//	status.go, explain.go
+//	status.go, explain.go, trace.go
 package main
 
 import (
@@ -80,7 +80,7 @@ func rootCommand() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate("lmtpd {{.Version}}\n")
-	root.AddCommand(serveCommand(), tryCommand(), checkCommand(), deliverCommand(), sendCommand(), writerCommand(), explainCommand(), statusCommand(), versionCommand())
+	root.AddCommand(serveCommand(), tryCommand(), checkCommand(), deliverCommand(), sendCommand(), writerCommand(), explainCommand(), statusCommand(), traceCommand(), versionCommand())
 	return root
 }
 

@@ -18,6 +18,7 @@ import (
 type observer struct {
 	metrics  *metrics
 	activity *activity
+	tracer   *tracer
 	clock    func() time.Time
 
 	open, total atomic.Int64 // sessions
@@ -42,7 +43,7 @@ type lookupCounts struct {
 }
 
 func newObserver(clock func() time.Time) *observer {
-	return &observer{metrics: newMetrics(), activity: newActivity(clock), clock: clock}
+	return &observer{metrics: newMetrics(), activity: newActivity(clock), tracer: &tracer{clock: clock}, clock: clock}
 }
 
 // outcome is for delivery.Agent's Report.
@@ -51,9 +52,10 @@ func (o *observer) outcome(out delivery.Outcome) {
 	o.activity.add(&out)
 }
 
-// watch counts the sessions of a server that does not serve yet.
+// watch counts and traces the sessions of a server that does not serve yet.
 func (o *observer) watch(srv *protocol.Server, proto listenProto) {
 	open, total := o.metrics.sessions.WithLabelValues(string(proto)), o.metrics.sessionsTotal.WithLabelValues(string(proto))
+	srv.Trace = &protocol.Trace{Wire: o.tracer.wire}
 	connect, closed := srv.Policy.Connect, srv.Policy.Close
 	srv.Policy.Connect = func(ctx context.Context, s *protocol.Session) (r protocol.Reply) {
 		o.open.Add(1)
@@ -68,6 +70,7 @@ func (o *observer) watch(srv *protocol.Server, proto listenProto) {
 	srv.Policy.Close = func(ctx context.Context, s *protocol.Session, err error) {
 		o.open.Add(-1)
 		open.Dec()
+		o.tracer.ended(s)
 		if closed != nil {
 			closed(ctx, s, err)
 		}

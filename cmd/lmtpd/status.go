@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -133,29 +131,15 @@ const maxStatus = 1 << 20
 
 // fetchStatus asks the daemon at addr. Errors are *exitError.
 func fetchStatus(ctx context.Context, addr socketAddress) (*statusReport, error) {
-	client := http.Client{
-		Timeout: 10 * time.Second,
-		Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, addr.Network, addr.Address)
-		}},
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/status", nil)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	resp, err := askDaemon(ctx, addr, "/status")
 	if err != nil {
-		return nil, &exitError{exitUnavailable, err.Error()}
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, notRunning(addr.Address, err)
+		return nil, err
 	}
 	defer resp.Body.Close()
 	var r statusReport
-	if resp.StatusCode != http.StatusOK {
-		err = errors.New(resp.Status)
-	} else {
-		err = json.NewDecoder(io.LimitReader(resp.Body, maxStatus)).Decode(&r)
-	}
-	if err != nil {
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxStatus)).Decode(&r); err != nil {
 		return nil, &exitError{exitUnavailable, fmt.Sprintf("%s does not answer as lmtpd does: %v", addr.Address, err)}
 	}
 	return &r, nil
