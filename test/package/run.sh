@@ -51,7 +51,7 @@ if [ ! -e "$base/.complete" ]; then
 	say "making Debian $suite, once"
 	rm -rf "$base"
 	# Postfix is fetched and not installed: the steps do that, without a network.
-	mmdebstrap --variant=apt --include=systemd,systemd-sysv,dbus,procps --components=main \
+	mmdebstrap --variant=apt --include=systemd,systemd-sysv,dbus,procps,iproute2 --components=main \
 		--skip=cleanup/apt,cleanup/apt/lists \
 		--customize-hook='chroot "$1" apt-get -y -q --no-install-recommends --download-only install postfix' \
 		--customize-hook='touch "$1/.complete"' \
