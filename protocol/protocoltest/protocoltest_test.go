@@ -2,6 +2,8 @@ package protocoltest_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net"
 	"os"
@@ -163,5 +165,48 @@ func TestStuff(t *testing.T) {
 	}
 	if protocoltest.Code("x") != 0 || protocoltest.Code("250-x") != 250 {
 		t.Error("Code is wrong")
+	}
+}
+
+func TestTLSServers(t *testing.T) {
+	rec := protocoltest.NewRecorder()
+	srv := protocoltest.NewTLSServer(rec)
+	defer srv.Close()
+	c := srv.Dial(t)
+	if state := c.Secure(srv.ClientTLS()); !state.PeerCertificates[0].Equal(srv.Certificate()) {
+		t.Error("another certificate than the server's")
+	}
+	c.Hello("EHLO")
+	c.Send("a@example.org", []string{"b@example.org"}, "x\r\n", 1)
+	c.Cmd("221", "QUIT")
+	c.EOF()
+
+	plain := protocoltest.NewUnstartedServer(protocol.LMTP, rec)
+	if plain.Certificate() != nil {
+		t.Error("a certificate without TLS")
+	}
+	plain.UseTLS()
+	plain.StartUnix()
+	defer plain.Close()
+	d := plain.Dial(t)
+	d.Hello("LHLO")
+	d.Cmd("220", "STARTTLS")
+	d.Secure(plain.ClientTLS())
+	d.Cmd("250", "LHLO client.example.org")
+	d.Send("a@example.org", []string{"b@example.org"}, "x\r\n", 1)
+	if m := rec.Messages(); len(m) != 2 || m[0].With != "ESMTPS" || m[1].With != "LMTPS" {
+		t.Errorf("messages %+v", m)
+	}
+
+	// A client that does not trust the certificate says so.
+	f := failing{t, make(chan string, 1)}
+	conn, err := net.Dial(srv.Network, srv.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	go protocoltest.NewClient(f, conn).Secure(&tls.Config{ServerName: "localhost", RootCAs: x509.NewCertPool()})
+	if said := <-f.said; !strings.Contains(said, "TLS handshake") {
+		t.Errorf("it said %q", said)
 	}
 }
