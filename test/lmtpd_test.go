@@ -23,6 +23,9 @@ type agentOptions struct {
 	config string              // content of lmtpd.toml
 	as     *syscall.Credential // nil: as the test; else it owns the state directory
 	within []string            // command that lmtpd is started through, as the test itself
+
+	command string   // "": serve
+	socket  *os.File // passed as systemd does, by the name of the command
 }
 
 // startLMTPD runs `lmtpd serve` and returns once it says that it is ready.
@@ -45,10 +48,21 @@ func startLMTPD(t *testing.T, o agentOptions) *agent {
 
 	state := filepath.Join(o.dir, "state")
 	mkdir(t, state, o.as)
-	args := append(append([]string{}, o.within...), program, "serve", "-c", a.config)
+	command := o.command
+	if command == "" {
+		command = "serve"
+	}
+	args := append(append([]string{}, o.within...), program, command, "-c", a.config)
+	if o.socket != nil { // LISTEN_PID is the shell's, which becomes the next program
+		args = append([]string{"sh", "-c", `LISTEN_PID=$$ exec "$@"`, "sh"}, args...)
+	}
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir = o.dir
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify, "STATE_DIRECTORY="+state)
+	if o.socket != nil {
+		cmd.ExtraFiles = []*os.File{o.socket}
+		cmd.Env = append(cmd.Env, "LISTEN_FDS=1", "LISTEN_FDNAMES="+command)
+	}
 	// Pdeathsig: it does not survive a test run that is killed.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if o.within == nil {
