@@ -39,10 +39,11 @@ type delivery struct {
 	hung   atomic.Bool  // a single copy: it hangs, or has come back
 
 	base string // the mailbox below the root: path, or path and folder
+	sub  string // where the message gets its name: "new", or "cur" with flags
 	made int    // depth of the topmost directory that got a new one, or nothingMade
 	dev  device // of new/
 
-	root, new, tmp, file int // descriptors, -1 if closed
+	root, new, tmp, file int // descriptors, -1 if closed; new is that of sub
 
 	classic bool        // by way of tmp/
 	ino     unix.Stat_t // of file
@@ -54,7 +55,7 @@ func newDelivery(ctx context.Context, w *Writer, b *Body, t *Target, index int) 
 	size := int64(len(t.Header)) + b.Size
 	return &delivery{
 		ctx: ctx, w: w, body: b, t: t, index: index, size: size, made: nothingMade,
-		root: -1, new: -1, tmp: -1, file: -1,
+		root: -1, new: -1, tmp: -1, file: -1, sub: "new",
 		res: Result{Size: size},
 	}
 }
@@ -232,7 +233,7 @@ func (d *delivery) alive(op, path string) error {
 func (d *delivery) create() error {
 	d.classic = d.classic || d.w.named.has(d.dev)
 	if !d.classic {
-		dir := d.abs(path.Join(d.base, "new"))
+		dir := d.abs(path.Join(d.base, d.sub))
 		err := d.do(OpUnnamed, dir, func() (err error) {
 			d.file, err = unix.Openat(d.new, ".", unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, d.w.fileMode())
 			return err
@@ -303,6 +304,14 @@ func (d *delivery) newFileName() string {
 	return d.w.newName(d.t.Token, size, size+lines(d.t.Header)+d.body.Lines)
 }
 
+// info is what a name in cur/ has at its end.
+func (d *delivery) info() string {
+	if d.t.Flags == "" {
+		return ""
+	}
+	return ":2," + d.t.Flags
+}
+
 // sync brings the file's content to disk.
 func (d *delivery) sync() error {
 	if d.w.Durability == None {
@@ -322,8 +331,8 @@ func (d *delivery) name() error {
 	}
 	var err error
 	for range nameTries {
-		name := d.newFileName()
-		file := d.abs(path.Join(d.base, "new", name))
+		name := d.newFileName() + d.info()
+		file := d.abs(path.Join(d.base, d.sub, name))
 		err = d.do(op, file, func() error {
 			if d.classic {
 				return d.rename(name)
@@ -391,7 +400,7 @@ func (d *delivery) syncDir() error {
 	if d.w.Durability != Full {
 		return nil
 	}
-	return d.do(OpSyncDir, d.abs(path.Join(d.base, "new")), func() error { return unix.Fsync(d.new) })
+	return d.do(OpSyncDir, d.abs(path.Join(d.base, d.sub)), func() error { return unix.Fsync(d.new) })
 }
 
 // discard takes back what a failed delivery left: its file in tmp/ or new/, and
@@ -402,7 +411,7 @@ func (d *delivery) discard() (err error) {
 		_ = d.remove(d.tmp, "tmp", d.tmpName) // litter at worst
 	}
 	if d.newName != "" {
-		err = d.remove(d.new, "new", d.newName)
+		err = d.remove(d.new, d.sub, d.newName)
 	}
 	d.tmpName, d.newName, d.res.File = "", "", ""
 	closeFD(&d.file)
@@ -443,7 +452,7 @@ func (d *delivery) filePath() string {
 	if d.tmpName != "" {
 		return d.abs(path.Join(d.base, "tmp", d.tmpName))
 	}
-	return d.abs(path.Join(d.base, "new"))
+	return d.abs(path.Join(d.base, d.sub))
 }
 
 // unsupported reports whether a file system (or an old kernel) does not know

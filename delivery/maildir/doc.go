@@ -59,10 +59,10 @@
 // planted by a user is followed. Linux 5.6 or newer is needed. Where a target
 // names its owner, new/ and tmp/ must belong to him or to root.
 //
-// A folder that does not exist (no directory, or one without new/) is the INBOX,
-// and so is a name that cannot be a folder's: it is the sender who chooses it,
-// and his mistake must not hold the mail up. One that exists and cannot be used
-// is an error.
+// A folder that does not exist (no directory, or one without new/) is made if the
+// target says so (folder.go). Else it is the INBOX, and so is a name that cannot
+// be a folder's: it is the sender who chooses it, and his mistake must not hold the
+// mail up. One that exists and cannot be used is an error.
 //
 // # Privileges
 //

@@ -22,8 +22,18 @@ const (
 // doing: the kernel writes directories back within half a minute.
 const settleAge = 5 * time.Minute
 
-// place opens the root and new/ of the mailbox, which it makes if missing.
+// place opens the root and the directory in the mailbox where the message will get
+// its name, and makes what is missing.
 func (d *delivery) place() error {
+	err := d.placeMailbox()
+	if err == nil && d.t.Flags != "" {
+		err = d.enterCur()
+	}
+	return err
+}
+
+// placeMailbox opens the root and new/ of the mailbox or folder.
+func (d *delivery) placeMailbox() error {
 	err := d.do(OpRoot, d.t.Root, func() (err error) {
 		d.root, err = unix.Open(d.t.Root, searchDir, 0)
 		return err
@@ -48,33 +58,6 @@ func (d *delivery) place() error {
 		return err
 	}
 	return d.settle()
-}
-
-// placeFolder opens new/ of the target's folder. If there is no such folder it
-// leaves d.new alone. A directory without new/ is no folder: where the home
-// itself is the Maildir, user+ssh must not put mail into ~/.ssh.
-func (d *delivery) placeFolder() error {
-	if !validFolder(d.t.Folder) {
-		return nil
-	}
-	base := path.Join(d.t.Path, d.t.Folder)
-	fd, err := d.openDir(path.Join(base, "new"), readDir)
-	switch {
-	case err == nil:
-		d.base, d.new, d.res.Folder = base, fd, d.t.Folder
-		return d.settle()
-	case errors.Is(err, unix.ENOENT):
-		return nil
-	case errors.Is(err, unix.ENOTDIR):
-		// A plain file with that name is no folder either, but a folder whose
-		// new/ is none is broken and for the operator to see.
-		if fd, ferr := d.openDir(base, searchDir); ferr == nil {
-			unix.Close(fd)
-		} else if errors.Is(ferr, unix.ENOTDIR) {
-			return nil
-		}
-	}
-	return err
 }
 
 // openDir opens a directory relative to the root, following no link.

@@ -21,6 +21,8 @@ func validToken(t string) bool {
 // delivery puts it and where a reader does. What is found is brought to disk, as
 // far as that call may not have come, and ends this copy with errFound.
 func (d *delivery) seek() error {
+	mark := "R" + d.t.Token + "."
+	hasToken := func(name string) bool { return strings.Contains(name, mark) }
 	for _, sub := range []string{"new", "cur"} {
 		rel := path.Join(d.base, sub)
 		fd, err := d.openDir(rel, readDir)
@@ -30,7 +32,7 @@ func (d *delivery) seek() error {
 		if err != nil {
 			return err
 		}
-		name, err := d.seekIn(fd, rel)
+		name, err := d.seekIn(fd, rel, hasToken)
 		if err == nil && name != "" && d.w.Durability == Full {
 			err = d.do(OpSyncDir, d.abs(rel), func() error { return unix.Fsync(fd) })
 		}
@@ -46,10 +48,9 @@ func (d *delivery) seek() error {
 	return nil
 }
 
-// seekIn returns the name in an open directory that has the token, or "".
-func (d *delivery) seekIn(fd int, rel string) (string, error) {
+// seekIn returns the first name in an open directory that is wanted, or "".
+func (d *delivery) seekIn(fd int, rel string, wanted func(name string) bool) (string, error) {
 	buf := make([]byte, 32<<10)
-	mark := "R" + d.t.Token + "."
 	var names []string
 	for {
 		n := 0
@@ -62,7 +63,7 @@ func (d *delivery) seekIn(fd int, rel string) (string, error) {
 		}
 		_, _, names = unix.ParseDirent(buf[:n], -1, names[:0])
 		for _, name := range names {
-			if strings.Contains(name, mark) {
+			if wanted(name) {
 				return name, nil
 			}
 		}

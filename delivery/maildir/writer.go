@@ -40,6 +40,13 @@ type Target struct {
 	Folder string // Maildir++ folder as stored (".lists"); "" or one that does not exist means INBOX
 	Header []byte // written before the body
 
+	// MakeFolder makes a folder that does not exist, and subscribes to it, unless
+	// the mailbox has very many or its name is taken by something else.
+	MakeFolder bool
+	// Flags, if not "", are those of the Maildir text in ASCII order ("S": seen).
+	// Such a message gets its name in cur/ at once.
+	Flags string
+
 	// Token, if not "", is part of the file's name, in place of random digits: up
 	// to 32 hexadecimal ones in lower case that no other copy has. With Seek, a
 	// copy with this token is looked for first, in new/ and cur/ of the mailbox;
@@ -60,6 +67,9 @@ type Result struct {
 	Size   int64  // octets of the file, header included
 	Found  bool   // Target.Seek: the copy was there already; its size is not looked at
 	Err    error  // nil: delivered; else an *Error
+	// Warning is what went wrong besides, such as a subscription that could not be
+	// noted.
+	Warning error
 
 	// How long the parts took: Open finds (or makes) the mailbox and opens the
 	// file, Sync covers the file, Name the link and the sync of the directory.
@@ -245,6 +255,9 @@ func (d *delivery) check() error {
 	}
 	if !validToken(d.t.Token) || d.t.Seek && d.t.Token == "" {
 		return d.fail(OpCheck, d.t.Root, fmt.Errorf("token %q cannot be part of a file name", d.t.Token))
+	}
+	if !validFlags(d.t.Flags) {
+		return d.fail(OpCheck, d.t.Root, fmt.Errorf("flags %q are none", d.t.Flags))
 	}
 	if !validRoot(d.t.Root) || !validPath(d.t.Path) {
 		return d.fail(OpCheck, d.t.Root, fmt.Errorf("%w: %q below %q", ErrPath, d.t.Path, d.t.Root))
