@@ -6,14 +6,19 @@
 // # The flow of a session
 //
 //	Serve accepts a connection            server.go, lifecycle.go, idle.go
+//	  PROXY header of a trusted proxy     proxy.go, proxyheader.go
+//	  TLS from the start, or STARTTLS     starttls.go
 //	  Policy.Connect, 220                 session.go
 //	  LHLO, EHLO, HELO                    hello.go
+//	  AUTH                                auth.go
+//	  XCLIENT, XFORWARD from trusted peers  trust.go
 //	  MAIL -> new Transaction             mail.go   (path.go, params.go)
 //	  RCPT -> Transaction.Rcpts           mail.go
 //	  DATA -> 354, Handler.Deliver        data.go   (body.go, scan.go)
 //	BDAT -> the same, from the first chunk  chunks.go
 //	       -> replies, in RCPT order      settle.go
-//	  RSET, NOOP, VRFY, HELP, QUIT        verbs.go
+//	  RSET, NOOP, VRFY, EXPN, QUIT        verbs.go
+//	  HELP, verbs of the program          verb.go
 //
 // One goroutine serves one session, and it is the goroutine that calls the
 // policy and the handler: a handler reads the body from the connection while it

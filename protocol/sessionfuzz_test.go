@@ -13,7 +13,12 @@ import (
 // converse runs a session whose client says data in pieces of the lengths that cuts
 // gives, and returns what the server said and which messages it handed over.
 func converse(t testing.TB, mode protocol.Mode, policy protocol.Policy, data, cuts []byte) (string, []string) {
-	ds := newDialogServer(t, &dialog{})
+	return converseWith(t, &dialog{}, mode, policy, data, cuts)
+}
+
+// converseWith is converse with the settings of a dialog.
+func converseWith(t testing.TB, d *dialog, mode protocol.Mode, policy protocol.Policy, data, cuts []byte) (string, []string) {
+	ds := newDialogServer(t, d)
 	ds.srv.Mode, ds.srv.Policy = mode, policy
 	ds.srv.Limits = protocol.Limits{CommandLine: 600, MessageSize: 2000, Recipients: 5, Errors: 20, UnknownCommands: 10}
 	conn := &scriptConn{}
@@ -69,6 +74,28 @@ func FuzzSession(f *testing.F) {
 		}
 		if end := bytes.Count(data, []byte("\r\n.\r\n")) + bytes.Count(data, []byte("\n.\r\n")) + bytes.Count(bytes.ToUpper(data), []byte("BDAT")); len(messages) > end {
 			t.Fatalf("%d messages of %d ends: %q", len(messages), end, messages)
+		}
+	})
+}
+
+// FuzzExtended does the same where everything is offered that can be.
+func FuzzExtended(f *testing.F) {
+	all := &dialog{settings: [][2]string{{"auth", "plaintext echo"}, {"trust", "xclient xforward"}, {"dsn", ""}, {"hook", "verbs"}, {"calls", "10"}}}
+	for _, d := range readDialogs(f) {
+		if data := d.sent(); len(data) < maxSplit && len(d.settings) > 0 {
+			f.Add(data, []byte{3, 100, 0}, d.mode() == "smtp")
+		}
+	}
+	f.Fuzz(func(t *testing.T, data, cuts []byte, smtp bool) {
+		mode := protocol.LMTP
+		if smtp {
+			mode = protocol.SMTP
+		}
+		out, messages := converseWith(t, all, mode, dialogPolicy, data, nil)
+		checkReplies(t, out)
+		again, messagesAgain := converseWith(t, all, mode, dialogPolicy, data, cuts)
+		if out != again || strings.Join(messages, "|") != strings.Join(messagesAgain, "|") {
+			t.Fatalf("in one piece: %q, %q\nin pieces: %q, %q", out, messages, again, messagesAgain)
 		}
 	})
 }
