@@ -17,6 +17,7 @@ python3            /usr/bin/python3
 strace             /usr/bin/strace
 libnss-extrausers  /usr/share/doc/libnss-extrausers
 prometheus         /usr/bin/promtool
+iproute2           /usr/bin/ss
 mandoc             /usr/bin/mandoc
 '
 
