@@ -37,7 +37,7 @@ func TestPostfixVirtual(t *testing.T) {
 	for _, c := range cases {
 		users = append(users, c.user)
 	}
-	users = append(users, "big", "unended", "cr", "detail")
+	users = append(users, "big", "unended", "cr", "detail", "queue")
 	s := startVirtualSite(t, users, "")
 	const sender = "sender@example.net"
 	for _, c := range cases {
@@ -51,6 +51,13 @@ func TestPostfixVirtual(t *testing.T) {
 			checkStored(t, oneMessage(t, s.maildir(c.user)), s.trace(id, from, to), []byte(c.message))
 		})
 	}
+	t.Run("queue id", func(t *testing.T) {
+		id := s.submit(t, sender, "", []string{"queue@example.org", "unknown@example.org"}, []byte(header+"\r\n"))
+		s.gone(t, id)
+		for to, code := range map[string]string{"queue": "250", "unknown": "550"} {
+			s.agent.stderr.await(t, ` queue_id=`+id+` .* to=`+to+`@example\.org .* code=`+code+` `)
+		}
+	})
 	t.Run("20 MiB", func(t *testing.T) {
 		const to = "big@example.org"
 		line := []byte("." + strings.Repeat("x", 77) + "\r\n")
