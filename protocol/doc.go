@@ -15,7 +15,7 @@
 //	  MAIL -> new Transaction             mail.go   (path.go, params.go)
 //	  RCPT -> Transaction.Rcpts           mail.go
 //	  DATA -> 354, Handler.Deliver        data.go   (body.go, scan.go)
-//	BDAT -> the same, from the first chunk  chunks.go
+//	  BDAT -> the same, from chunk to chunk  chunks.go
 //	       -> replies, in RCPT order      settle.go
 //	  RSET, NOOP, VRFY, EXPN, QUIT        verbs.go
 //	  HELP, verbs of the program          verb.go
