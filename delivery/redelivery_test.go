@@ -370,7 +370,7 @@ func TestRedeliveryKey(t *testing.T) {
 		}
 		seen[k] = name
 	}
-	if newRedeliveryKey(sum, "a", addr) != newRedeliveryKey(sum, "a", addr) {
+	if first, again := newRedeliveryKey(sum, "a", addr), newRedeliveryKey(sum, "a", addr); first != again {
 		t.Error("not the same twice")
 	}
 }
