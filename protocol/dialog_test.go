@@ -242,7 +242,7 @@ func TestDialogs(t *testing.T) {
 }
 
 // maxSingle bounds how long a dialog may be to be read octet by octet.
-const maxSingle = 64 << 10
+const maxSingle = 4 << 10
 
 func (d *dialog) overSocket(t *testing.T, network string, single bool, run func(testing.TB, net.Conn)) {
 	t.Helper()
