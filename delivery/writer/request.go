@@ -17,6 +17,7 @@ const (
 	maxFolder  = 255
 	maxAccount = 2048
 	maxToken   = 64
+	maxFlags   = 16
 	maxGroups  = 4096    // supplementary groups of an owner
 	maxAll     = 4 << 20 // octets of all target frames of a request
 
@@ -76,6 +77,7 @@ func decodeBegin(payload []byte) (begin, error) {
 const (
 	targetHasOwner = 1 << iota
 	targetSeek
+	targetMakeFolder
 	targetFlags = iota // number of them
 )
 
@@ -100,14 +102,14 @@ func checkTarget(t *maildir.Target) error {
 	return errors.Join(
 		tooLong("root", len(t.Root), maxPath), tooLong("path", len(t.Path), maxPath),
 		tooLong("folder", len(t.Folder), maxFolder), tooLong("account", len(t.Account), maxAccount),
-		tooLong("token", len(t.Token), maxToken),
+		tooLong("token", len(t.Token), maxToken), tooLong("flags", len(t.Flags), maxFlags),
 		tooLong("list of groups", groups, maxGroups), tooLong("header", len(t.Header), maxHeader),
 	)
 }
 
 // targetSize is the length of a target's frame.
 func targetSize(t *maildir.Target) int {
-	n := frameHead + 1 + 6*4 + len(t.Root) + len(t.Path) + len(t.Folder) + len(t.Account) + len(t.Token) + len(t.Header)
+	n := frameHead + 1 + 7*4 + len(t.Root) + len(t.Path) + len(t.Folder) + len(t.Account) + len(t.Token) + len(t.Flags) + len(t.Header)
 	if t.Owner != nil {
 		n += 3*4 + 4*len(t.Owner.Groups)
 	}
@@ -123,6 +125,9 @@ func appendTarget(b []byte, t *maildir.Target) []byte {
 	if t.Seek {
 		flags |= targetSeek
 	}
+	if t.MakeFolder {
+		flags |= targetMakeFolder
+	}
 	b = append(beginFrame(b, frameTarget), flags)
 	if o := t.Owner; o != nil {
 		b = appendUint32(appendUint32(b, o.UID), o.GID)
@@ -131,7 +136,7 @@ func appendTarget(b []byte, t *maildir.Target) []byte {
 			b = appendUint32(b, g)
 		}
 	}
-	for _, s := range []string{t.Root, t.Path, t.Folder, t.Account, t.Token} {
+	for _, s := range []string{t.Root, t.Path, t.Folder, t.Account, t.Token, t.Flags} {
 		b = appendText(b, s)
 	}
 	return endFrame(appendText(b, t.Header), start)
@@ -145,7 +150,7 @@ func decodeTarget(payload []byte) (maildir.Target, error) {
 	if flags>>targetFlags != 0 {
 		d.fail("flags of a target are %#x", flags)
 	}
-	t.Seek = flags&targetSeek != 0
+	t.Seek, t.MakeFolder = flags&targetSeek != 0, flags&targetMakeFolder != 0
 	if flags&targetHasOwner != 0 {
 		t.Owner = &maildir.Owner{UID: d.uint32("uid"), GID: d.uint32("gid")}
 		n := d.uint32("number of groups")
@@ -158,7 +163,7 @@ func decodeTarget(payload []byte) (maildir.Target, error) {
 	}
 	t.Root, t.Path = d.text(maxPath, "root"), d.text(maxPath, "path")
 	t.Folder, t.Account = d.text(maxFolder, "folder"), d.text(maxAccount, "account")
-	t.Token = d.text(maxToken, "token")
+	t.Token, t.Flags = d.text(maxToken, "token"), d.text(maxFlags, "flags of the message")
 	if h := d.octets(maxHeader, "header"); len(h) > 0 {
 		t.Header = append([]byte(nil), h...)
 	}

@@ -38,15 +38,29 @@ func appendResult(b []byte, i uint32, r *maildir.Result) []byte {
 	for _, n := range []int64{r.Size, int64(r.Open), int64(r.Write), int64(r.Sync), int64(r.Name)} {
 		b = appendCount(b, max(n, 0)) // a clock may be set back
 	}
+	outcome := byte(resultDelivered)
 	switch {
-	case r.Err == nil && r.Found:
-		return endFrame(append(b, resultFound), start)
-	case r.Err == nil:
-		return endFrame(append(b, resultDelivered), start)
+	case r.Err != nil:
+		outcome = resultFailed
+	case r.Found:
+		outcome = resultFound
 	}
-	b = append(b, resultFailed)
-	e := &maildir.Error{Op: opAsk, Err: r.Err}
-	errors.As(r.Err, &e)
+	b = append(b, outcome)
+	if r.Err != nil {
+		b = appendFailure(b, r.Err)
+	}
+	if r.Warning == nil {
+		b = append(b, 0)
+	} else {
+		b = appendFailure(append(b, 1), r.Warning)
+	}
+	return endFrame(b, start)
+}
+
+// appendFailure appends an error of the writer process.
+func appendFailure(b []byte, err error) []byte {
+	e := &maildir.Error{Op: opAsk, Err: err}
+	errors.As(err, &e)
 	b = appendText(b, clip(e.Op, maxOp))
 	b = appendText(b, clip(e.Path, maxFile))
 	b = appendUint32(appendUint32(b, e.UID), e.GID)
@@ -60,7 +74,7 @@ func appendResult(b []byte, i uint32, r *maildir.Result) []byte {
 		}
 	}
 	b = append(appendUint32(b, uint32(errno)), bits)
-	return endFrame(appendText(b, clip(e.Err.Error(), maxText)), start)
+	return appendText(b, clip(e.Err.Error(), maxText))
 }
 
 func decodeResult(payload []byte) (i uint32, r maildir.Result, err error) {
@@ -80,10 +94,17 @@ func decodeResult(payload []byte) (i uint32, r maildir.Result, err error) {
 	case kind != resultDelivered:
 		d.fail("outcome is %d", kind)
 	}
+	switch warning := d.octet("warning"); {
+	case d.err != nil:
+	case warning == 1:
+		r.Warning = d.failure()
+	case warning != 0:
+		d.fail("warning is %d", warning)
+	}
 	return i, r, d.end()
 }
 
-// failure takes the error of a copy.
+// failure takes what appendFailure has appended.
 func (d *decoder) failure() error {
 	e := &maildir.Error{
 		Op: d.text(maxOp, "op"), Path: d.text(maxFile, "path"),

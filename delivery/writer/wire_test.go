@@ -46,7 +46,7 @@ func fill(t *testing.T, v reflect.Value, n *int) {
 		v.SetUint(uint64(*n))
 	case reflect.Bool:
 		v.SetBool(true)
-	case reflect.Interface: // Result.Err
+	case reflect.Interface: // Err and Warning of a Result
 	default:
 		t.Fatalf("no value for a field of type %v", v.Type())
 	}
@@ -104,6 +104,10 @@ func TestErrorsTravelTyped(t *testing.T) {
 		if !errors.As(r.Err, &got) {
 			t.Fatalf("%v: not a *maildir.Error: %v", cause, r.Err)
 		}
+		_, warned, err := decodeResult(one(t, appendResult(nil, 0, &maildir.Result{Warning: &want})))
+		if err != nil || warned.Err != nil || warned.Warning == nil || warned.Warning.Error() != want.Error() {
+			t.Errorf("%+v (%v)", warned, err)
+		}
 		if got.Err.Error() != cause.Error() || got.Error() != want.Error() {
 			t.Errorf("text is %q, want %q", got, want.Error())
 		}
@@ -160,7 +164,7 @@ func TestTargetLimits(t *testing.T) {
 	largest := maildir.Target{
 		Owner: &maildir.Owner{UID: 1, GID: 1, Groups: make([]uint32, maxGroups)},
 		Root:  strings.Repeat("r", maxPath), Path: strings.Repeat("p", maxPath), Folder: strings.Repeat("f", maxFolder),
-		Account: strings.Repeat("a", maxAccount), Token: strings.Repeat("t", maxToken), Header: bytes.Repeat([]byte("h"), maxHeader),
+		Account: strings.Repeat("a", maxAccount), Token: strings.Repeat("t", maxToken), Flags: strings.Repeat("S", maxFlags), Header: bytes.Repeat([]byte("h"), maxHeader),
 	}
 	b := newPacket(nil)
 	q := begin{targets: 1}
@@ -176,7 +180,7 @@ func TestTargetLimits(t *testing.T) {
 	for _, grow := range []func(*maildir.Target){
 		func(t *maildir.Target) { t.Root += "x" }, func(t *maildir.Target) { t.Path += "x" },
 		func(t *maildir.Target) { t.Folder += "x" }, func(t *maildir.Target) { t.Account += "x" },
-		func(t *maildir.Target) { t.Token += "x" },
+		func(t *maildir.Target) { t.Token += "x" }, func(t *maildir.Target) { t.Flags += "x" },
 		func(t *maildir.Target) { t.Header = append(t.Header, 'x') },
 		func(t *maildir.Target) {
 			t.Owner = &maildir.Owner{UID: 1, GID: 1, Groups: append(t.Owner.Groups, 1)}
