@@ -24,7 +24,8 @@ func (a *Agent) Authorize(ctx context.Context, t *maildir.Target) error {
 	}
 	switch {
 	case errors.Is(err, userdb.ErrNoSuchUser), errors.Is(err, userdb.ErrBadAddress), errors.Is(err, userdb.ErrDisabled):
-		return fmt.Errorf("%w: %w", maildir.ErrOwner, err)
+		// Not wrapped: RCPT has answered that the account exists, so it is for later.
+		return fmt.Errorf("%w: %v", maildir.ErrOwner, err)
 	case err != nil:
 		return err
 	}
