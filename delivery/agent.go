@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,8 +28,8 @@ type Agent struct {
 	Spool   Spool        // where bodies wait while they are written
 	Trace   TraceOptions // what the header of a copy says about us
 
-	// DetailFolder files user+detail in the folder .detail if it exists.
-	DetailFolder bool
+	// Folders file a message within its mailbox.
+	Folders Folders
 	// LoopCheck refuses a message that was delivered to the same address before.
 	LoopCheck bool
 	// MaxReceived is how many Received fields a message may have; 0: any number.
@@ -45,6 +46,7 @@ type Agent struct {
 
 	once   sync.Once
 	prefix string
+	fields []string // that Folders.Rules look at
 	serial atomic.Uint64
 }
 
@@ -183,6 +185,11 @@ func (a *Agent) Submit(ctx context.Context, env Envelope, body io.Reader) ([]Out
 
 // newID names a message in replies, Received fields and logs; unique across restarts.
 func (a *Agent) newID() string {
-	a.once.Do(func() { a.prefix = strconv.FormatInt(time.Now().UnixMicro(), 36) })
+	a.once.Do(func() {
+		a.prefix = strconv.FormatInt(time.Now().UnixMicro(), 36)
+		for _, r := range a.Folders.Rules {
+			a.fields = append(a.fields, strings.ToLower(r.Field))
+		}
+	})
 	return a.prefix + "-" + strconv.FormatUint(a.serial.Add(1), 36)
 }

@@ -35,6 +35,7 @@ func (a *Agent) spool(m *message, size int64, body io.Reader) (err error) {
 	s := a.Spool
 	s.CRLF = s.CRLF || m.binary
 	s.sum = a.Redelivery != nil
+	s.fields = a.fields // newID has been called
 	m.spooled, err = s.take(body, size)
 	m.took = time.Since(start)
 	return err
@@ -101,9 +102,13 @@ func (a *Agent) target(ctx context.Context, m *message, c *copyOf, now time.Time
 	if err := a.loops(m, r); err != nil {
 		return t, false, err
 	}
+	f := a.Folders.file(r, &m.spooled.header)
 	t = maildir.Target{
-		Owner: r.owner(), Root: r.root, Path: r.path, Folder: r.folder,
+		Owner: r.owner(), Root: r.root, Path: r.path, Folder: f.folder, MakeFolder: f.create,
 		Header: a.Trace.header(m, r, now), Account: r.addr.String(),
+	}
+	if f.seen {
+		t.Flags = "S"
 	}
 	if m.claim == nil {
 		return t, false, nil

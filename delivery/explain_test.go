@@ -25,7 +25,7 @@ func TestExplain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &Agent{Users: oneUser{userdb.User{Name: "ann", Home: "/home/ann"}}, Rules: userdb.Rules{Delimiter: "+"}, Mailbox: location, DetailFolder: true}
+	a := &Agent{Users: oneUser{userdb.User{Name: "ann", Home: "/home/ann"}}, Rules: userdb.Rules{Delimiter: "+"}, Mailbox: location, Folders: Folders{Detail: true}}
 	broken := errors.New("broken")
 	for _, test := range []struct {
 		address string

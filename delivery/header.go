@@ -11,8 +11,12 @@ type messageHeader struct {
 	deliveredTo []string // every Delivered-To field, without angle brackets
 	received    int      // number of Received fields
 	queueID     string   // id of the topmost Received field
+	fields      []field  // those that the scan was asked for
 	bare        bool     // the message has no header, and does not begin with an empty line
 }
+
+// field is a header field with its value in one line.
+type field struct{ name, value string }
 
 // Bounds in octets on what is kept of a header, whatever its size.
 const (
@@ -21,6 +25,8 @@ const (
 	maxMessageID     = 512     // for the log
 	maxReceivedField = 8 << 10 // one that is looked into for its id
 	loopFields       = 256     // Delivered-To fields that are remembered
+	maxWanted        = 1 << 10 // of a field that was asked for; the rest is cut off
+	wantedFields     = 64      // of these that are remembered
 )
 
 // headerScan looks at the header of a message that arrives in pieces and passes
@@ -28,6 +34,7 @@ const (
 // a line that may become a Return-Path.
 type headerScan struct {
 	header messageHeader
+	names  []string // in lower case: fields to keep in header.fields
 	state  headerState
 	done   bool // the header has ended: what follows is body
 
@@ -40,6 +47,7 @@ type headerScan struct {
 	want  wantedField // what the field at hand is kept for
 	value []byte      // of that field, up to limit+1 octets
 	limit int
+	asked string // its name, if it is one of names
 }
 
 type headerState uint8
@@ -183,6 +191,12 @@ func (h *headerScan) begin(name []byte) {
 		}
 		lower[i] = c
 	}
+	h.asked = ""
+	for _, n := range h.names {
+		if n == string(lower[:len(name)]) && len(h.header.fields) < wantedFields {
+			h.asked, h.limit = n, maxWanted
+		}
+	}
 	switch string(lower[:len(name)]) {
 	case "return-path":
 		h.drop = true
@@ -210,7 +224,7 @@ func (h *headerScan) inValue(p []byte, keep func([]byte) error) (int, error) {
 		n = i + 1
 		h.state = headerLine
 	}
-	if h.want != wantNothing {
+	if h.want != wantNothing || h.asked != "" {
 		h.value = append(h.value, p[:min(n, h.limit+1-len(h.value))]...)
 	}
 	if h.drop {
@@ -222,6 +236,11 @@ func (h *headerScan) inValue(p []byte, keep func([]byte) error) (int, error) {
 // note takes what is of interest from the field that has ended. A value that was
 // too long is not.
 func (h *headerScan) note() {
+	if h.asked != "" {
+		words := strings.Fields(string(h.value[:min(len(h.value), maxWanted)]))
+		h.header.fields = append(h.header.fields, field{h.asked, strings.Join(words, " ")})
+		h.asked = ""
+	}
 	want := h.want
 	h.want = wantNothing
 	if want == wantNothing || len(h.value) > h.limit {

@@ -14,7 +14,7 @@ type recipient struct {
 	user   *userdb.User
 	root   string // must exist
 	path   string // the Maildir below root
-	folder string // "" is INBOX
+	folder string // as far as the header has no say in it; "" is INBOX
 	orig   string // the address that the sender wrote, "" if not known
 	queue  string // the client's name for the message, if it gave one (XFORWARD)
 	took   time.Duration
@@ -57,22 +57,6 @@ func (a *Agent) mailboxOf(user *userdb.User, addr userdb.Address) (_ *recipient,
 	if r.root, r.path, err = a.Mailbox.locate(user, addr, a.Trace.Hostname); err != nil {
 		return nil, err
 	}
-	if a.DetailFolder {
-		r.folder = detailFolder(addr.Detail)
-	}
+	r.folder = a.Folders.file(r, &messageHeader{}).folder
 	return r, nil
-}
-
-// detailFolder is the Maildir++ directory of a detail, or "" where the detail
-// cannot name one; such mail goes to INBOX.
-func detailFolder(detail string) string {
-	if _, err := userdb.PathComponent(detail); err != nil {
-		return ""
-	}
-	for i := 0; i < len(detail); i++ {
-		if detail[i] >= 0x80 || detail[i] == '&' {
-			return "" // folder names are in modified UTF-7 (RFC 3501 section 5.1.3)
-		}
-	}
-	return "." + detail
 }

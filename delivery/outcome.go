@@ -25,6 +25,7 @@ type Outcome struct {
 	Reply     protocol.Reply
 	Err       error // the cause of a refusal; for the log, never for a client
 	Duplicate bool  // the recipient was named twice; this is not the first
+	Warning   error // what went wrong besides; for the log
 	Again     bool  // the message came again: its copy was delivered before
 
 	// Where the time went. Write includes finding or making the mailbox, Sync
@@ -59,7 +60,7 @@ func (m *message) outcome(i int) Outcome {
 }
 
 func (o *Outcome) fill(res maildir.Result) {
-	o.Transport = "maildir"
+	o.Transport, o.Warning = "maildir", res.Warning
 	o.File, o.Folder, o.Size, o.Err = res.File, res.Folder, res.Size, res.Err
 	o.Write, o.Sync = res.Open+res.Write, res.Sync+res.Name
 	if res.Err != nil {
@@ -90,6 +91,9 @@ func (a *Agent) report(o Outcome) {
 	log := a.Log
 	if log == nil {
 		log = slog.Default()
+	}
+	if o.Warning != nil {
+		log.Warn("delivered, but", "id", o.ID, "to", o.To, "error", o.Warning.Error())
 	}
 	level := slog.LevelInfo
 	if o.Reply.Temporary() {

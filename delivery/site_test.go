@@ -97,15 +97,15 @@ func newSiteIn(t testing.TB, dir string, users ...string) *site {
 	}
 	s.writer = &maildir.Writer{Hostname: "mx.example.org"}
 	s.agent = &Agent{
-		Rules:        userdb.Rules{Delimiter: "+", FoldCase: true},
-		Mailbox:      location,
-		Writer:       s.writer,
-		Spool:        Spool{Dir: s.state},
-		Trace:        TraceOptions{Hostname: "mx.example.org"},
-		DetailFolder: true,
-		LoopCheck:    true,
-		MaxReceived:  30,
-		Log:          slog.New(slog.NewTextHandler(&s.log, nil)),
+		Rules:       userdb.Rules{Delimiter: "+", FoldCase: true},
+		Mailbox:     location,
+		Writer:      s.writer,
+		Spool:       Spool{Dir: s.state},
+		Trace:       TraceOptions{Hostname: "mx.example.org"},
+		Folders:     Folders{Detail: true},
+		LoopCheck:   true,
+		MaxReceived: 30,
+		Log:         slog.New(slog.NewTextHandler(&s.log, nil)),
 		Report: func(o Outcome) {
 			s.mu.Lock()
 			defer s.mu.Unlock()

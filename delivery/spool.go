@@ -22,7 +22,8 @@ type Spool struct {
 	Memory int64  // octets up to which a body stays in memory; 0: 256 KiB; negative: none
 	CRLF   bool   // store lines with CR LF as they came, instead of with LF
 
-	sum bool // of the body as it comes
+	sum    bool     // of the body as it comes
+	fields []string // names of header fields to keep, in lower case
 }
 
 const (
@@ -147,7 +148,7 @@ type spoolWriter struct {
 func (w *spoolWriter) reset(conf Spool, size int64) {
 	*w = spoolWriter{
 		conf: conf, memory: conf.Memory, out: w.out[:0], conv: w.conv[:0], hash: w.hash,
-		head: headerScan{held: w.head.held[:0], value: w.head.value[:0]},
+		head: headerScan{names: conf.fields, held: w.head.held[:0], value: w.head.value[:0]},
 	}
 	if w.memory == 0 {
 		w.memory = defaultSpoolMemory

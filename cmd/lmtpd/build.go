@@ -39,12 +39,12 @@ func buildAgent(c *config, log *slog.Logger) (*delivery.Agent, error) {
 		Writer: &maildir.Writer{
 			Hostname: c.Hostname, Durability: durability, Parallel: c.Limits.ParallelDeliveries, MinUID: c.minimumUID(),
 		},
-		Spool:        delivery.Spool{Dir: c.StateDirectory, Memory: memory, CRLF: crlf},
-		Trace:        delivery.TraceOptions{Hostname: c.Hostname, CRLF: crlf},
-		DetailFolder: c.Mailbox.DetailFolder,
-		LoopCheck:    c.Delivery.LoopCheck,
-		MaxReceived:  c.Delivery.MaxReceived,
-		Log:          log,
+		Spool:       delivery.Spool{Dir: c.StateDirectory, Memory: memory, CRLF: crlf},
+		Trace:       delivery.TraceOptions{Hostname: c.Hostname, CRLF: crlf},
+		Folders:     delivery.Folders{Detail: c.Mailbox.DetailFolder},
+		LoopCheck:   c.Delivery.LoopCheck,
+		MaxReceived: c.Delivery.MaxReceived,
+		Log:         log,
 	}, nil
 }
 

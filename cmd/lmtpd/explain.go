@@ -53,9 +53,12 @@ func explain(ctx context.Context, out io.Writer, path, proc string, addresses []
 	e := &explainer{
 		out: out, config: c, agent: agent,
 		writer: &maildir.Writer{Hostname: c.Hostname, MinUID: c.minimumUID()},
-		view:   daemonView{proc: proc, role: "serve"},
+		view:   daemonView{proc: proc, role: "serve", config: path},
 	}
-	if c.doc.has("writer.socket") {
+	if abs, err := filepath.Abs(path); err == nil {
+		e.view.config = abs
+	}
+	if c.Writer.Socket.Network != "" {
 		e.view.role = "writer" // the front sees no mailbox, and needs none
 	}
 	return e.all(ctx, addresses)
@@ -180,7 +183,7 @@ func describeUser(u *userdb.User) string {
 
 func (e *explainer) folder(x *delivery.Explanation) {
 	switch t := x.Target; {
-	case x.Address.Detail == "" || t.Folder == "" && !e.agent.DetailFolder:
+	case x.Address.Detail == "" || t.Folder == "" && !e.agent.Folders.Detail:
 	case t.Folder == "":
 		e.line("folder", "INBOX: %q cannot name a folder", x.Address.Detail)
 	case x.Probe.Folder == t.Folder:
