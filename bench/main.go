@@ -29,6 +29,7 @@ type options struct {
 	disk     int           // MiB
 	only     *regexp.Regexp
 	lmtpd    string // "" builds that of this tree
+	mailbox  string // another line of its configuration
 	protocol bool
 }
 
@@ -45,6 +46,7 @@ func run(args []string) error {
 	f.DurationVar(&o.measure, "measure", 4*time.Second, "how long each measurement is")
 	f.IntVar(&o.disk, "disk", 12<<10, "`MiB` of the file system")
 	only := f.String("only", "", "`regexp` of \"scenario/contender\" to measure")
+	f.StringVar(&o.mailbox, "mailbox", "", "`line` for [mailbox] of lmtpd's configuration, to see what a key costs")
 	f.StringVar(&o.lmtpd, "lmtpd", "", "`program` to measure; none: build the one of this tree")
 	if err := f.Parse(args[1:]); err != nil {
 		return err
@@ -89,7 +91,7 @@ func (o options) newBench() (*bench, error) {
 		return nil, err
 	}
 	b := &bench{
-		root: os.Getuid() == 0, rounds: o.rounds,
+		root: os.Getuid() == 0, rounds: o.rounds, mailbox: o.mailbox,
 		say: func(format string, args ...any) { fmt.Printf(format+"\n", args...) },
 	}
 	b.lmtpd = o.lmtpd

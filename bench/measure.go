@@ -18,6 +18,7 @@ type bench struct {
 
 	lmtpd, dovecot, postfix string // programs; "" is not here
 	links                   bool   // lmtpd knows single_instance
+	mailbox                 string // a line of lmtpd's configuration
 }
 
 // sample is one measurement.
@@ -32,6 +33,19 @@ type sample struct {
 	refused   int     // connections and recipients
 	written   float64 // octets to the disk for each octet delivered; 0: not known
 }
+
+// meter tells what a contender uses.
+type meter interface {
+	cpu() time.Duration                    // so far
+	memory() (octets int64, processes int) // now
+}
+
+// itself is the benchmark where it is its own contender; what it takes to make
+// messages and count them is little beside the system calls.
+type itself struct{}
+
+func (itself) cpu() time.Duration   { return ownCPU() }
+func (itself) memory() (int64, int) { return 0, 0 }
 
 // inFresh gives f a site of its own and takes it away afterwards.
 func (b *bench) inFresh(perUser bool, f func(s *site) error) error {
@@ -60,7 +74,7 @@ func (b *bench) measureServer(c contender, sc scenario) (sm sample, err error) {
 			return err
 		}
 		var acks []ack
-		sm, acks, err = b.measureLoad(sc, r.open, r.group)
+		sm, acks, err = b.measureLoad(sc, r.open, r)
 		if err := errors.Join(err, r.stop()); err != nil {
 			return fmt.Errorf("%w\n%s", err, r.tail())
 		}
@@ -76,7 +90,7 @@ func (b *bench) measureScheme(c scheme, sc scenario) (sm sample, err error) {
 			return &schemeWriter{scheme: c, site: s, message: m.file()}, nil
 		}
 		var acks []ack
-		sm, acks, err = b.measureLoad(sc, open, nil)
+		sm, acks, err = b.measureLoad(sc, open, itself{})
 		if err != nil {
 			return err
 		}
@@ -103,7 +117,7 @@ func (b *bench) before(open opener) ([]ack, error) {
 	return o.acks, err
 }
 
-func (b *bench) measureLoad(sc scenario, open opener, g *group) (sample, []ack, error) {
+func (b *bench) measureLoad(sc scenario, open opener, m meter) (sample, []ack, error) {
 	acks, err := b.before(open)
 	if err != nil {
 		return sample{}, acks, err
@@ -111,17 +125,17 @@ func (b *bench) measureLoad(sc scenario, open opener, g *group) (sample, []ack, 
 	var sm sample
 	var cpu time.Duration
 	var written int64
-	idle, _ := g.memory()
+	idle, _ := m.memory()
 	look := func() {
-		pss, n := g.memory()
+		pss, n := m.memory()
 		sm.pss, sm.processes = max(sm.pss, pss), max(sm.processes, n)
 	}
 	l := &load{scenario: sc, open: open, first: firstMeasured, pace: b.pace(sc), measuring: func(begins bool) {
 		if begins {
-			cpu, written = g.cpu(), b.disk.written()
+			cpu, written = m.cpu(), b.disk.written()
 			return
 		}
-		cpu, written = g.cpu()-cpu, b.disk.written()-written
+		cpu, written = m.cpu()-cpu, b.disk.written()-written
 		look()
 	}}
 	if sc.size > 1<<20 { // only these take memory for a moment

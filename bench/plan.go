@@ -71,6 +71,7 @@ func (b *bench) plan() []entry {
 		}
 		if sc.rcpts == 1 {
 			bare(strict, sc)
+			bare(commit, sc)
 		} else {
 			bare(phases, sc)
 			bare(links, sc)

@@ -68,7 +68,7 @@ func deliveryTables(r results) string {
 	var b strings.Builder
 	names := []string{
 		nameLMTPD, nameLMTPDUsers, nameLMTPDLinks, nameDovecot, nameDovecotUsers,
-		nameVirtual, nameRelayed, strict.name, phases.name, links.name,
+		nameVirtual, nameRelayed, strict.name, commit.name, phases.name, links.name,
 	}
 	described := map[string]string{cold: "100 connections at once; the times are those to the reply to LHLO", sixteen: scenarioD16.what}
 	order := []string{}
@@ -139,6 +139,8 @@ func (o options) circumstances() string {
 	fmt.Fprintf(&b, "* %s, medians of %d rounds of %v each\n", time.Now().UTC().Format("2006-01-02"), o.rounds, o.measure)
 	fmt.Fprintf(&b, "* %s, %d processors, %s of memory, %s, Linux %s\n",
 		fact("/proc/cpuinfo", "model name"), runtime.NumCPU(), fact("/proc/meminfo", "MemTotal"), fact("/etc/os-release", "PRETTY_NAME"), first("uname", "-r"))
+	load, _ := os.ReadFile("/proc/loadavg")
+	fmt.Fprintf(&b, "* load average at the end %.14s; what else ran on the machine is in it\n", load)
 	fmt.Fprintf(&b, "* lmtpd %s, %s\n", first("git", "describe", "--always", "--tags", "--dirty"), runtime.Version())
 	if o.protocol {
 		fmt.Fprintf(&b, "* go-smtp v0.25.1, aiosmtpd %s\n", version("python3-aiosmtpd"))

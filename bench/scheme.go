@@ -15,12 +15,14 @@ type scheme struct {
 	store func(w *schemeWriter, content [][]byte, to []int) error
 }
 
-// The schemes that lmtpd is measured against. All have file and name on disk when
-// they return.
+// The schemes. All have file and name on disk when they return.
 var (
 	strict = scheme{"file system, strict", (*schemeWriter).strict}
 	phases = scheme{"file system, copies in phases", (*schemeWriter).phases}
 	links  = scheme{"file system, links", (*schemeWriter).links}
+	// commit is what could be had where the order of writes alone, without a sync
+	// between them, keeps a name from becoming durable before its content.
+	commit = scheme{"file system, one commit", (*schemeWriter).commit}
 )
 
 // schemeWriter is one session: a sender that needs no server.
@@ -127,6 +129,34 @@ func (w *schemeWriter) links(content [][]byte, to []int) error {
 		return os.NewSyscallError("unlink", err)
 	}
 	return w.syncAll(to)
+}
+
+// commit: write, wait until the content is on its way, rename, sync file and new/
+// together.
+func (w *schemeWriter) commit(content [][]byte, to []int) error {
+	const waitWriteWait = 1 | 2 | 4 // SYNC_FILE_RANGE_WAIT_BEFORE, WRITE, WAIT_AFTER
+	for _, user := range to {
+		box, name := w.site.maildir(user), w.newName()
+		fd, err := w.create(box, name, content)
+		if err != nil {
+			return err
+		}
+		err = os.NewSyscallError("sync_file_range", syscall.SyncFileRange(fd, 0, 0, waitWriteWait))
+		if err == nil {
+			err = os.NewSyscallError("rename", syscall.Rename(filepath.Join(box, "tmp", name), filepath.Join(box, "new", name)))
+		}
+		if err == nil {
+			err = os.NewSyscallError("fsync", syscall.Fsync(fd))
+		}
+		syscall.Close(fd)
+		if err == nil {
+			err = syncDir(filepath.Join(box, "new"))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (w *schemeWriter) create(box, name string, content [][]byte) (int, error) {
