@@ -260,3 +260,45 @@ func TestTrace(t *testing.T) {
 		t.Errorf("exit status %d", status)
 	}
 }
+
+// TestExplainHidden: homes that the service of a running daemon hides from it, as
+// ProtectHome= does, are found by the view of the daemon; this test sees them.
+func TestExplainHidden(t *testing.T) {
+	t.Parallel()
+	needRoot(t, "mount")
+	unshare := need(t, "unshare")[0]
+	dir := tempDir(t)
+	home := filepath.Join(dir, "mail", "user")
+	owner := mailUser(t)
+	mkdir(t, home, owner)
+	writeFile(t, filepath.Join(dir, "users"), fmt.Sprintf("user@example.org::%d:%d::%s::\n", owner.Uid, owner.Gid, home))
+	a := startLMTPD(t, agentOptions{
+		dir:    dir,
+		within: []string{unshare, "-m", "--propagation", "private", "sh", "-ec", `mount -t tmpfs tmpfs "$0"; exec "$@"`, filepath.Dir(home)},
+		config: fmt.Sprintf(`
+[[listen]]
+address = "unix:%[1]s/lmtp.sock"
+[[userdb]]
+type = "passwd-file"
+path = "%[1]s/users"
+minimum_uid = 1
+`, dir)})
+	explain := func() (int, string) {
+		cmd := exec.Command(program, "explain", "-c", filepath.Join(dir, "lmtpd.toml"), "user@example.org")
+		out, _ := cmd.CombinedOutput()
+		return cmd.ProcessState.ExitCode(), string(out)
+	}
+	hidden := fmt.Sprintf("  obstacle  mailbox root is not there for the running lmtpd (process %d): %s is hidden from it (ProtectHome=", a.cmd.Process.Pid, home)
+	if status, out := explain(); status != 75 || !strings.Contains(out, hidden) || !strings.Contains(out, "  reply     451 4.2.0 ") {
+		t.Errorf("%d: no %s in\n%s", status, hidden, out)
+	}
+	c := dial(t, filepath.Join(dir, "lmtp.sock"))
+	c.expect(t, "250", "LHLO client.example.net")
+	if r := c.send(t, "sender@example.net", "", []string{"user@example.org"}, []byte("\r\nx\r\n"), 1)[0]; !strings.HasPrefix(r, "451 4.2.0 ") {
+		t.Errorf("the daemon says %q", r)
+	}
+	a.stop(t)
+	if status, out := explain(); status != 0 || !strings.Contains(out, "  reply     250 2.0.0 ") {
+		t.Errorf("without the daemon: %d\n%s", status, out)
+	}
+}

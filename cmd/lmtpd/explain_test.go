@@ -114,12 +114,12 @@ func explainCode(err error) int {
 func TestExplainSeesTheDaemonsView(t *testing.T) {
 	dir, _ := explainSite(t)
 	proc := filepath.Join(dir, "proc")
-	view := daemonView{proc: proc, role: "serve"}
+	view := daemonView{proc: proc, role: "serve", config: "/etc/lmtpd/lmtpd.toml"}
 	if err := view.compare(dir + "/home/ann"); err != nil || view.owner() != nil {
 		t.Errorf("no process: %v", err)
 	}
 	// PID 1 is somebody else, 2 another subcommand, 3 the daemon.
-	for pid, cmdline := range map[string]string{"1": "/sbin/init", "2": "lmtpd\x00status\x00", "3": "/usr/bin/lmtpd\x00serve\x00"} {
+	for pid, cmdline := range map[string]string{"1": "/sbin/init", "2": "lmtpd\x00status\x00", "3": "/usr/bin/lmtpd\x00serve\x00", "4": "lmtpd\x00serve\x00-c\x00other.toml\x00"} {
 		writeTestFile(t, filepath.Join(proc, pid, "cmdline"), cmdline)
 	}
 	writeTestFile(t, filepath.Join(proc, "3/status"), "Name:\tlmtpd\nUid:\t997\t997\t997\t997\nGid:\t998\t998\t998\t998\nFDSize:\t64\nGroups:\t0 5 998 \n")
@@ -134,6 +134,13 @@ func TestExplainSeesTheDaemonsView(t *testing.T) {
 	}
 	if err := view.compare(dir + "/home/ann"); err != nil {
 		t.Errorf("visible: %v", err)
+	}
+	for args, want := range map[string]string{
+		"": "/etc/lmtpd/lmtpd.toml", "-c /a/../b": "/b", "--config=/a": "/a", "-c/a": "/a", "-c=/a": "/a", "-v --config /a": "/a", "-c": "/etc/lmtpd/lmtpd.toml",
+	} {
+		if got := view.configOf("3", bytes.Split([]byte(args), []byte(" "))); got != want {
+			t.Errorf("%q: %s, want %s", args, got, want)
+		}
 	}
 	if got := stateOf("/proc/self"); got != rootThere {
 		t.Errorf("state %v", got)

@@ -96,8 +96,9 @@ func quotedAll(list []string) []string {
 // daemonView is what running lmtpds see of the file system: systemd's sandbox gives
 // them one of their own.
 type daemonView struct {
-	proc string // /proc
-	role string // the subcommand of the processes that write mail
+	proc   string // /proc
+	role   string // the subcommand of the processes that write mail
+	config string // their configuration, an absolute path
 }
 
 // compare is the reason why the processes that write mail cannot write below root,
@@ -188,9 +189,31 @@ func (v daemonView) writers() (pids []int) {
 		}
 		line, err := os.ReadFile(filepath.Join(v.proc, e.Name(), "cmdline"))
 		args := bytes.Split(line, []byte{0})
-		if err == nil && len(args) > 1 && filepath.Base(string(args[0])) == "lmtpd" && string(args[1]) == v.role {
+		if err == nil && len(args) > 1 && filepath.Base(string(args[0])) == "lmtpd" && string(args[1]) == v.role && v.configOf(e.Name(), args[2:]) == v.config {
 			pids = append(pids, pid)
 		}
 	}
 	return pids
+}
+
+// configOf is the configuration that a process was started with, as far as its
+// command line says.
+func (v daemonView) configOf(pid string, args [][]byte) string {
+	path := defaultConfigPath
+	for i, arg := range args {
+		word := string(arg)
+		switch name, value, ok := strings.Cut(word, "="); {
+		case ok && (name == "--config" || name == "-c"):
+			path = value
+		case (word == "-c" || word == "--config") && i+1 < len(args):
+			path = string(args[i+1])
+		case !ok && strings.HasPrefix(word, "-c") && len(word) > 2:
+			path = word[2:]
+		}
+	}
+	if !filepath.IsAbs(path) {
+		dir, _ := os.Readlink(filepath.Join(v.proc, pid, "cwd"))
+		path = filepath.Join(dir, path)
+	}
+	return filepath.Clean(path)
 }
