@@ -42,6 +42,8 @@ fi
 # The environment must not reach into the package.
 export LC_ALL=C.UTF-8 TZ=UTC GOTOOLCHAIN=local
 umask 022
+GOCACHE=$(go env GOCACHE)
+export GOCACHE
 go mod vendor
 dpkg-buildpackage -b -us -uc
 
