@@ -195,10 +195,10 @@ func TestShutdownByForce(t *testing.T) {
 	wantErr(t, <-results, context.Canceled)
 }
 
-// signal is a log that tells when something is written to it.
-type signal chan struct{}
+// bell is a log that tells when something is written to it.
+type bell chan struct{}
 
-func (s signal) Write(p []byte) (int, error) {
+func (s bell) Write(p []byte) (int, error) {
 	select {
 	case s <- struct{}{}:
 	default:
@@ -212,7 +212,7 @@ func TestSilentFront(t *testing.T) {
 	large := fake(func(_ context.Context, _ maildir.Body, t maildir.Target) maildir.Result {
 		return maildir.Result{File: string(make([]byte, 8000))}
 	})
-	givenUp := make(signal, 1)
+	givenUp := make(bell, 1)
 	serve(t, &Server{Writer: large, Silence: 20 * time.Millisecond, Log: slog.New(slog.NewTextHandler(givenUp, nil))}, path)
 	conn := dialRaw(t, path)
 	var targets []maildir.Target
