@@ -44,6 +44,7 @@ type delivery struct {
 	dev  device // of new/
 
 	root, new, tmp, file int // descriptors, -1 if closed; new is that of sub
+	sizes                int // of maildirsize, to append to
 
 	classic bool        // by way of tmp/
 	ino     unix.Stat_t // of file
@@ -55,7 +56,7 @@ func newDelivery(ctx context.Context, w *Writer, b *Body, t *Target, index int) 
 	size := int64(len(t.Header)) + b.Size
 	return &delivery{
 		ctx: ctx, w: w, body: b, t: t, index: index, size: size, made: nothingMade,
-		root: -1, new: -1, tmp: -1, file: -1, sub: "new",
+		root: -1, new: -1, tmp: -1, file: -1, sizes: -1, sub: "new",
 		res: Result{Size: size},
 	}
 }
@@ -101,6 +102,9 @@ func (d *delivery) writeFile() error {
 		if err := d.seek(); err != nil {
 			return err
 		}
+	}
+	if err := d.checkQuota(d.size); err != nil {
+		return err
 	}
 	return d.fill(begin)
 }
@@ -172,6 +176,9 @@ func (d *delivery) again() error {
 func (d *delivery) syncName() error {
 	begin := d.w.now()
 	err := d.syncDir()
+	if err == nil {
+		d.account()
+	}
 	d.res.Name += d.w.now().Sub(begin)
 	return err
 }
@@ -435,7 +442,7 @@ func (d *delivery) remove(at int, sub, name string) error {
 
 // close gives all descriptors back.
 func (d *delivery) close() {
-	for _, fd := range []*int{&d.file, &d.tmp, &d.new, &d.root} {
+	for _, fd := range []*int{&d.file, &d.tmp, &d.new, &d.root, &d.sizes} {
 		closeFD(fd)
 	}
 }

@@ -33,6 +33,7 @@ const (
 	OpChmod      = "chmod"          // setting a mode that the umask took away
 	OpSyncParent = "sync parent"    // syncing a directory that got a new directory
 	OpSeek       = "look for copy"  // looking for a copy that may have been delivered before
+	OpQuota      = "check quota"    // looking at what the mailbox holds, and noting it
 	OpUnnamed    = "create unnamed" // opening an O_TMPFILE
 	OpCreate     = "create"         // creating a file in tmp/
 	OpRead       = "read body"      // reading the spooled body

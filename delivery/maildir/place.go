@@ -34,6 +34,26 @@ func (d *delivery) place() error {
 
 // placeMailbox opens the root and new/ of the mailbox or folder.
 func (d *delivery) placeMailbox() error {
+	if err := d.openRoot(); err != nil {
+		return err
+	}
+	if err := d.placeFolder(); err != nil || d.new >= 0 {
+		return err
+	}
+	d.base = d.t.Path
+	var err error
+	d.new, err = d.openDir(path.Join(d.base, "new"), readDir)
+	if errors.Is(err, unix.ENOENT) {
+		// new/ comes last: where it exists, so do the others.
+		d.new, err = d.makeDirs("cur", "tmp", "new")
+	}
+	if err != nil {
+		return err
+	}
+	return d.settle()
+}
+
+func (d *delivery) openRoot() error {
 	err := d.do(OpRoot, d.t.Root, func() (err error) {
 		d.root, err = unix.Open(d.t.Root, searchDir, 0)
 		return err
@@ -45,19 +65,7 @@ func (d *delivery) placeMailbox() error {
 		}
 		return err
 	}
-	if err := d.placeFolder(); err != nil || d.new >= 0 {
-		return err
-	}
-	d.base = d.t.Path
-	d.new, err = d.openDir(path.Join(d.base, "new"), readDir)
-	if errors.Is(err, unix.ENOENT) {
-		// new/ comes last: where it exists, so do the others.
-		d.new, err = d.makeDirs("cur", "tmp", "new")
-	}
-	if err != nil {
-		return err
-	}
-	return d.settle()
+	return nil
 }
 
 // openDir opens a directory relative to the root, following no link.

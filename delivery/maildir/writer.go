@@ -54,6 +54,10 @@ type Target struct {
 	Token string
 	Seek  bool
 
+	// Quota, if not nil, is what the mailbox may hold; with no limit in it, those of
+	// an existing maildirsize hold.
+	Quota *Quota
+
 	// Account is the address whose mailbox this is, in the form of
 	// userdb.Address.String. The Writer does not look at it; it is for those
 	// who ask again whether Owner, Root and Path are that account's.
@@ -67,6 +71,10 @@ type Result struct {
 	Size   int64  // octets of the file, header included
 	Found  bool   // Target.Seek: the copy was there already; its size is not looked at
 	Err    error  // nil: delivered; else an *Error
+	// Usage is what the mailbox holds with this copy, if Target.Quota was given and
+	// there is a limit; the messages of copies that came at the same time may be
+	// missing. Of a copy that is refused it is what the mailbox holds without it.
+	Usage Usage
 	// Warning is what went wrong besides, such as a subscription that could not be
 	// noted.
 	Warning error
