@@ -161,6 +161,20 @@ func TestTwoProcesses(t *testing.T) {
 			t.Errorf("%s is not confined", p.a.name)
 		}
 	}
+	// A reload that needs what the front has given up is refused, others are not.
+	for replacement, want := range map[string]string{
+		filepath.Join(s.dir, "other", "lmtp.sock"):        "was not needed when this process started",
+		filepath.Join(filepath.Dir(s.lmtp), "other.sock"): "configuration reloaded",
+	} {
+		writeFile(t, s.front.config, strings.Replace(s.config, s.lmtp, replacement, 1))
+		s.front.signal(t, syscall.SIGHUP)
+		s.front.awaitState(t, "RELOADING=1")
+		s.front.awaitState(t, "READY=1")
+		if !strings.Contains(s.front.stderr.String(), want) {
+			t.Errorf("reload with %s: the log does not say %q", replacement, want)
+		}
+	}
+	dial(t, filepath.Join(filepath.Dir(s.lmtp), "other.sock"))
 	s.front.stop(t)
 	s.writer.stop(t)
 }

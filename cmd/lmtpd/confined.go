@@ -67,7 +67,8 @@ func (c *config) frontNeeds() []need {
 	return all
 }
 
-// writerNeeds: everything but reading files. Which directories are homes only the user
+// writerNeeds: everything but reading files; so where folders are made, the file
+// subscriptions cannot be brought up to date, and a warning says so. Which directories are homes only the user
 // databases know, and the kernel checks each access as the owner of the mail.
 func (c *config) writerNeeds() []need {
 	all := append(c.fileNeeds(), need{"", confine.Path{
@@ -82,7 +83,7 @@ func (c *config) writerNeeds() []need {
 // confineFront takes from the front what the writer has instead: it keeps only the
 // right to bind the ports that a reload may add.
 func (d *daemon) confineFront(c *config) {
-	if c.Writer.Socket.Network != "" {
+	if c.Writer.Socket.Network != "" && !d.confined {
 		d.confine(c.frontNeeds(), confine.NetBindService)
 	}
 }
@@ -97,6 +98,7 @@ func (d *daemon) confine(needs []need, caps ...confine.Capability) {
 		plan.Paths = append(plan.Paths, n.path)
 	}
 	r := plan.Apply()
+	d.confined = true
 	for _, err := range r.Missed {
 		d.log.Warn("the process is confined less than it could be", "error", err)
 	}
@@ -108,14 +110,19 @@ func (d *daemon) confine(needs []need, caps ...confine.Capability) {
 
 // stillAllowed says what of a new configuration is out of reach, because the process
 // has shut itself in with what the first one needed.
-func (d *daemon) stillAllowed(c *config, needs []need) error {
+func (d *daemon) stillAllowed(c *config) error {
+	const remedy = "restart it: systemctl restart lmtpd"
 	var faults configErrors
-	for _, n := range needs {
+	if d.confined && c.Writer.Socket.Network == "" {
+		faults = append(faults, c.doc.fault(c.doc.line("writer.socket"), "writer.socket",
+			"is gone, and this process has given up what it would need to write mail itself", remedy))
+	}
+	for _, n := range c.frontNeeds() {
 		if d.allowed == nil || slices.ContainsFunc(d.allowed, func(a confine.Path) bool { return covers(a, n.path) }) {
 			continue
 		}
 		faults = append(faults, c.doc.fault(c.doc.line(n.key), n.key,
-			n.path.Name+" was not needed when this process started and gave up access to everything else", "restart it: systemctl restart lmtpd"))
+			n.path.Name+" was not needed when this process started and gave up access to everything else", remedy))
 	}
 	if len(faults) > 0 {
 		return faults

@@ -52,9 +52,10 @@ type daemon struct {
 	observer  *observer  // nil: nobody asks
 	endpoints *endpoints // of observer
 
-	agents  agents
-	allowed []confine.Path // nil: files are not confined
-	client  *writer.Client // nil: this process writes the mail
+	agents   agents
+	confined bool           // this process has given up rights
+	allowed  []confine.Path // nil: files are not confined
+	client   *writer.Client // nil: this process writes the mail
 
 	current *service
 	old     []*service    // of former configurations, whose last sessions are still open
@@ -124,11 +125,7 @@ func (d *daemon) setUpServe(c *config) error {
 	if err := d.endpoints.apply(c); err != nil {
 		return err
 	}
-	if err := d.start(c); err != nil {
-		return err
-	}
-	d.confineFront(c)
-	return nil
+	return d.start(c)
 }
 
 // loop waits for what concerns the daemon as a whole.
@@ -166,7 +163,7 @@ func (d *daemon) loop(signals <-chan os.Signal) error {
 // start brings a configuration into service, in the place of the current one. On
 // an error nothing has changed.
 func (d *daemon) start(c *config) error {
-	if err := d.stillAllowed(c, c.frontNeeds()); err != nil {
+	if err := d.stillAllowed(c); err != nil {
 		return err
 	}
 	agent, err := buildAgent(c, d.log)
@@ -187,6 +184,7 @@ func (d *daemon) start(c *config) error {
 		return err
 	}
 	d.useWriter(client)
+	d.confineFront(c)
 	d.observer.loaded(d.path, d.current.addresses(), databases)
 	return nil
 }
