@@ -30,6 +30,8 @@ type Agent struct {
 
 	// Folders file a message within its mailbox.
 	Folders Folders
+	// Quota limits what a mailbox may hold; nil: nothing does, and no accounts are kept.
+	Quota *QuotaPolicy
 	// LoopCheck refuses a message that was delivered to the same address before.
 	LoopCheck bool
 	// MaxReceived is how many Received fields a message may have; 0: any number.
@@ -47,6 +49,7 @@ type Agent struct {
 	once   sync.Once
 	prefix string
 	fields []string // that Folders.Rules look at
+	checks gate     // of quota at RCPT
 	serial atomic.Uint64
 }
 
@@ -70,6 +73,9 @@ func (a *Agent) Rcpt(ctx context.Context, tx *protocol.Transaction, rcpt *protoc
 	var r *recipient
 	if err == nil {
 		r, err = a.lookup(ctx, addr)
+	}
+	if err == nil {
+		err = a.hasRoom(ctx, r, tx.Mail.Size)
 	}
 	if err != nil {
 		reply := replyFor(err)

@@ -75,6 +75,8 @@ func (a *Agent) deliver(ctx context.Context, m *message, settle func(i int, o Ou
 		if m.claim != nil {
 			m.claim.written(copies[i].attempt, targets[i].Seek, res.Err)
 		}
+		a.warn(m.rcpts[copies[i].rcpts[0]], &targets[i], res)
+		res.Err = a.judge(res.Err)
 		finish(copies[i], func(o *Outcome) { o.fill(res) })
 	})
 }
@@ -109,6 +111,9 @@ func (a *Agent) target(ctx context.Context, m *message, c *copyOf, now time.Time
 	}
 	if f.seen {
 		t.Flags = "S"
+	}
+	if t.Quota, err = a.limits(r); err != nil {
+		return t, false, err
 	}
 	if m.claim == nil {
 		return t, false, nil

@@ -23,6 +23,8 @@ var failures = []struct {
 	{userdb.ErrNoSuchDomain, perm(550, 1, 2, "No mail for this domain here")},
 	{userdb.ErrNoSuchUser, perm(550, 1, 1, "User unknown")},
 	{userdb.ErrDisabled, perm(550, 2, 1, "Mailbox disabled")},
+	{errFull, perm(552, 2, 2, "Mailbox is full")},
+	{maildir.ErrQuotaSize, perm(552, 2, 3, "Message is larger than this mailbox may hold")},
 	{errLoop, perm(554, 4, 6, "Message was delivered to this address before: mail loop")},
 	{errHops, perm(554, 4, 6, "Too many Received fields: mail loop")},
 
@@ -37,6 +39,7 @@ var failures = []struct {
 	{errSpool, temp(451, 3, 0, "Temporary internal failure")},
 	{maildir.ErrRoot, temp(451, 2, 0, "Mailbox is not available")},
 	{maildir.ErrBusy, temp(451, 3, 2, "Too many deliveries to this mailbox at once")},
+	{maildir.ErrQuota, temp(452, 2, 2, "Mailbox is full")},
 	{syscall.EDQUOT, temp(452, 2, 2, "Mailbox is full")},
 	{syscall.ENOSPC, temp(452, 3, 1, "Insufficient system storage")},
 	{syscall.EFBIG, temp(452, 3, 1, "Insufficient system storage")},

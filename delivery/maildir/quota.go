@@ -167,20 +167,31 @@ func (d *delivery) checkQuota(size int64) error {
 		}
 	}
 	d.res.Usage = s.usage
-	cause := error(nil)
-	switch {
-	case limit.Octets > 0 && size > limit.Octets && !limit.Grace:
-		cause = ErrQuotaSize
-	case limit.over(s.usage, size):
-		cause = ErrQuota
-	default:
-		unix.Unlinkat(box, overFile, 0)
-		d.openSizes(box)
+	if err := d.judge(box, &limit, size); err != nil {
+		return err
+	}
+	unix.Unlinkat(box, overFile, 0)
+	d.openSizes(box)
+	return nil
+}
+
+// judge refuses a message for which there is no room beside what d.res.Usage says; box
+// is -1 if there is no mailbox yet.
+func (d *delivery) judge(box int, limit *Quota, size int64) error {
+	if limit == nil {
 		return nil
 	}
-	e := &QuotaError{Cause: cause, Usage: s.usage, Limit: limit}
-	if cause == ErrQuota {
-		e.Since = d.overSince(box)
+	e := &QuotaError{Usage: d.res.Usage, Limit: *limit}
+	switch {
+	case limit.Octets > 0 && size > limit.Octets && !limit.Grace:
+		e.Cause = ErrQuotaSize
+	case limit.over(e.Usage, size):
+		e.Cause = ErrQuota
+		if box >= 0 {
+			e.Since = d.overSince(box)
+		}
+	default:
+		return nil
 	}
 	return d.fail(OpQuota, d.abs(d.t.Path), e)
 }
@@ -198,8 +209,8 @@ func (w *Writer) CheckQuota(ctx context.Context, t Target, size int64) (Usage, e
 				return err
 			}
 			err := d.checkQuota(size)
-			if errors.Is(err, unix.ENOENT) {
-				return nil // it will be made, and is empty
+			if errors.Is(err, unix.ENOENT) { // it will be made, and is empty
+				return d.judge(-1, t.Quota, size)
 			}
 			return err
 		})

@@ -217,6 +217,9 @@ func TestCheckQuota(t *testing.T) {
 		_, err := w.CheckQuota(context.Background(), target, size)
 		return err
 	}
+	if err := check(101); !errors.Is(err, ErrQuotaSize) {
+		t.Error(err)
+	}
 	if err := check(100); err != nil || len(entries(t, root)) != 0 {
 		t.Errorf("no mailbox: %v, %v", err, entries(t, root))
 	}
