@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestShort takes a few messages of each scenario through the harness: every
@@ -177,5 +178,19 @@ func TestTargets(t *testing.T) {
 func TestReplacePart(t *testing.T) {
 	if _, err := replacePart("nothing marked", "x", "new"); err == nil {
 		t.Error("no error")
+	}
+}
+
+func TestWithin(t *testing.T) {
+	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
+	window := [2]time.Time{at(10), at(20)}
+	for _, c := range []struct {
+		begin, end int
+		want       float64
+	}{{11, 13, 1}, {8, 12, 0.5}, {15, 25, 0.5}, {5, 45, 0.25}, {1, 9, 0}, {21, 22, 0}, {10, 20, 1}} {
+		tr := transaction{end: at(c.end), took: time.Duration(c.end-c.begin) * time.Second}
+		if got := tr.within(window); got != c.want {
+			t.Errorf("from %d to %d: %v, want %v", c.begin, c.end, got, c.want)
+		}
 	}
 }

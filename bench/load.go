@@ -42,7 +42,6 @@ type ack struct {
 	user int
 	id   uint64
 	size int64 // octets, without a trace header
-	at   time.Time
 }
 
 // sender delivers messages in one session.
@@ -82,14 +81,31 @@ type record struct {
 }
 
 type transaction struct {
-	end  time.Time
-	took time.Duration
+	end   time.Time
+	took  time.Duration
+	taken int
+}
+
+// within is the part of the transaction that lies in the window. To count whole
+// ones would be a lottery where they take as long as the window.
+func (t transaction) within(window [2]time.Time) float64 {
+	from, to := t.end.Add(-t.took), t.end
+	if window[0].After(from) {
+		from = window[0]
+	}
+	if window[1].Before(to) {
+		to = window[1]
+	}
+	if t.took <= 0 || !to.After(from) {
+		return 0
+	}
+	return float64(to.Sub(from)) / float64(t.took)
 }
 
 // outcome is what all sessions remember together.
 type outcome struct {
 	acks       []ack
-	deliveries int // within the measured part
+	deliveries float64 // within the measured part
 	elapsed    time.Duration
 	took       []time.Duration // transactions of the measured part, sorted
 	refused    int             // connections and recipients
@@ -153,9 +169,11 @@ func (l *load) session(s int, rec *record) error {
 			to[i] = (s*7 + t*l.rcpts + i) % users
 		}
 		id := l.first + uint64(s)<<32 + uint64(t)
+		taken := 0
 		begin := time.Now()
 		refused, err := c.send(id, to, func(i int) {
-			rec.acks = append(rec.acks, ack{to[i], id, size, time.Now()})
+			rec.acks = append(rec.acks, ack{to[i], id, size})
+			taken++
 		})
 		end := time.Now()
 		rec.refused += refused
@@ -163,24 +181,19 @@ func (l *load) session(s int, rec *record) error {
 			rec.refused++
 			return err
 		}
-		rec.done = append(rec.done, transaction{end, end.Sub(begin)})
+		rec.done = append(rec.done, transaction{end, end.Sub(begin), taken})
 	}
 	return c.quit()
 }
 
 func (l *load) sum(records []record) *outcome {
 	o := &outcome{elapsed: l.window[1].Sub(l.window[0])}
-	measured := func(at time.Time) bool { return !at.Before(l.window[0]) && !at.After(l.window[1]) }
 	for _, r := range records {
 		o.acks = append(o.acks, r.acks...)
 		o.refused += r.refused
-		for _, a := range r.acks {
-			if measured(a.at) {
-				o.deliveries++
-			}
-		}
 		for _, t := range r.done {
-			if measured(t.end) {
+			o.deliveries += float64(t.taken) * t.within(l.window)
+			if !t.end.Before(l.window[0]) && !t.end.After(l.window[1]) {
 				o.took = append(o.took, t.took)
 			}
 		}

@@ -153,9 +153,9 @@ func (sm *sample) fill(o *outcome, sc scenario, cpu time.Duration, written int64
 	if o.deliveries == 0 {
 		return
 	}
-	sm.rate = float64(o.deliveries) / o.elapsed.Seconds()
-	sm.cpu = cpu / time.Duration(o.deliveries)
-	sm.written = float64(written) / (float64(o.deliveries) * float64(sc.size))
+	sm.rate = o.deliveries / o.elapsed.Seconds()
+	sm.cpu = time.Duration(float64(cpu) / o.deliveries)
+	sm.written = float64(written) / (o.deliveries * float64(sc.size))
 }
 
 // measureEndToEnd takes a scenario to an MTA with a queue: the time is that from
@@ -201,7 +201,7 @@ func (b *bench) endToEnd(r *running, s *site, sc scenario) (sample, []ack, error
 	if err := seen.await(len(o.acks)); err != nil {
 		return sm, acks, err
 	}
-	o.elapsed = time.Since(begin)
+	o.elapsed, o.deliveries = time.Since(begin), float64(len(o.acks))
 	sm.fill(o, sc, r.cpu()-cpu, b.disk.written()-written)
 	sm.pss, sm.processes = r.memory()
 	return sm, acks, nil

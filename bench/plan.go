@@ -1,8 +1,13 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"os"
+	"os/signal"
 	"slices"
+	"syscall"
 )
 
 // Names of the contenders, as they stand in tables.
@@ -96,9 +101,17 @@ func (b *bench) plan() []entry {
 
 // run measures everything in turns.
 func (b *bench) run(plan []entry) (results, error) {
+	// The disk has to be taken away again, so an interrupt waits for the end of a
+	// measurement. A second one does not.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
 	r := make(results)
 	for round := range b.rounds {
 		for _, e := range plan {
+			if ctx.Err() != nil {
+				return r, errors.New("interrupted")
+			}
 			s, err := e.measure()
 			if err != nil {
 				return r, fmt.Errorf("round %d, scenario %s, %s: %w", round+1, e.scenario, e.contender, err)

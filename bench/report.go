@@ -141,16 +141,14 @@ func (o options) circumstances() string {
 		fact("/proc/cpuinfo", "model name"), runtime.NumCPU(), fact("/proc/meminfo", "MemTotal"), fact("/etc/os-release", "PRETTY_NAME"), first("uname", "-r"))
 	load, _ := os.ReadFile("/proc/loadavg")
 	fmt.Fprintf(&b, "* load average at the end %.14s; what else ran on the machine is in it\n", load)
+	commit := first("git", "describe", "--always", "--tags", "--dirty")
+	if o.lmtpd != "" {
+		commit = o.lmtpd
+	}
 	if o.protocol {
-		fmt.Fprintf(&b, "* lmtpd at %s, %s\n", first("git", "describe", "--always", "--tags", "--dirty"), runtime.Version())
-		fmt.Fprintf(&b, "* go-smtp v0.25.1, aiosmtpd %s\n", version("python3-aiosmtpd"))
+		fmt.Fprintf(&b, "* protocol at %s, %s; go-smtp v0.25.1; aiosmtpd %s\n", commit, runtime.Version(), version("python3-aiosmtpd"))
 	} else {
-		program := o.lmtpd
-		if program == "" {
-			program = filepath.Join(o.dir, "lmtpd")
-		}
-		fmt.Fprintf(&b, "* %s\n", first(program, "version"))
-		fmt.Fprintf(&b, "* Dovecot %s, Postfix %s\n", version("dovecot-lmtpd"), version("postfix"))
+		fmt.Fprintf(&b, "* lmtpd at %s, %s; Dovecot %s; Postfix %s\n", commit, runtime.Version(), version("dovecot-lmtpd"), version("postfix"))
 	}
 	return b.String()
 }
