@@ -67,12 +67,11 @@ func (c *config) frontNeeds() []need {
 	return all
 }
 
-// writerNeeds: everything but reading files; so where folders are made, the file
-// subscriptions cannot be brought up to date, and a warning says so. Which directories are homes only the user
+// writerNeeds: no programs but the system's, and no links, FIFOs or devices. Which directories are homes only the user
 // databases know, and the kernel checks each access as the owner of the mail.
 func (c *config) writerNeeds() []need {
 	all := append(c.fileNeeds(), need{"", confine.Path{
-		Name: "/", Access: confine.List | confine.Write | confine.Dirs | confine.Remove,
+		Name: "/", Access: confine.Read | confine.Write | confine.Dirs | confine.Remove,
 	}})
 	if a := c.Writer.Socket; a.Network == "unix" {
 		all = append(all, need{"writer.socket", confine.Path{Name: filepath.Dir(a.Address), Access: confine.Sockets}})

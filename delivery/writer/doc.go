@@ -7,9 +7,11 @@
 // # What a request can do
 //
 // A request names targets and brings a body. It can add one message to each mailbox
-// and learn what became of it, and nothing else: package maildir opens no file for
-// reading, replaces none, and removes only what it made in the same call. So who has
-// taken the front over can forge mail, and can neither read nor delete any.
+// and learn what became of it, and nothing else: package maildir opens no message for
+// reading, replaces none, and removes only what it made in the same call. (Beside
+// messages it keeps a mailbox's files maildirsize and subscriptions, and it can say
+// whether a file with a given token is there.) So who has taken the front over can
+// forge mail, and can neither read nor delete any.
 //
 // The writer believes the front nothing else. Server.Authorize asks the writer's own
 // user databases for the target's Account, and owner, groups, root and path must be

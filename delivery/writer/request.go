@@ -19,6 +19,7 @@ const (
 	maxToken   = 64
 	maxFlags   = 16
 	maxGroups  = 4096    // supplementary groups of an owner
+	maxIgnored = 4096    // octets of the folders that a quota ignores, with their lengths
 	maxAll     = 4 << 20 // octets of all target frames of a request
 
 	// maxInline is the largest body that travels through the socket. What it costs
@@ -78,6 +79,8 @@ const (
 	targetHasOwner = 1 << iota
 	targetSeek
 	targetMakeFolder
+	targetHasQuota
+	targetQuotaGrace
 	targetFlags = iota // number of them
 )
 
@@ -104,7 +107,25 @@ func checkTarget(t *maildir.Target) error {
 		tooLong("folder", len(t.Folder), maxFolder), tooLong("account", len(t.Account), maxAccount),
 		tooLong("token", len(t.Token), maxToken), tooLong("flags", len(t.Flags), maxFlags),
 		tooLong("list of groups", groups, maxGroups), tooLong("header", len(t.Header), maxHeader),
+		tooLong("list of ignored folders", ignoredSize(t.Quota), maxIgnored), negativeQuota(t.Quota),
 	)
+}
+
+func negativeQuota(q *maildir.Quota) error {
+	if q != nil && (q.Octets < 0 || q.Messages < 0) {
+		return errors.New("quota is negative")
+	}
+	return nil
+}
+
+// ignoredSize is the length of the folders that a quota ignores.
+func ignoredSize(q *maildir.Quota) (n int) {
+	if q != nil {
+		for _, f := range q.Ignore {
+			n += 4 + len(f)
+		}
+	}
+	return n
 }
 
 // targetSize is the length of a target's frame.
@@ -112,6 +133,9 @@ func targetSize(t *maildir.Target) int {
 	n := frameHead + 1 + 7*4 + len(t.Root) + len(t.Path) + len(t.Folder) + len(t.Account) + len(t.Token) + len(t.Flags) + len(t.Header)
 	if t.Owner != nil {
 		n += 3*4 + 4*len(t.Owner.Groups)
+	}
+	if t.Quota != nil {
+		n += 2*8 + 4 + ignoredSize(t.Quota)
 	}
 	return n
 }
@@ -128,12 +152,25 @@ func appendTarget(b []byte, t *maildir.Target) []byte {
 	if t.MakeFolder {
 		flags |= targetMakeFolder
 	}
+	if t.Quota != nil {
+		flags |= targetHasQuota
+		if t.Quota.Grace {
+			flags |= targetQuotaGrace
+		}
+	}
 	b = append(beginFrame(b, frameTarget), flags)
 	if o := t.Owner; o != nil {
 		b = appendUint32(appendUint32(b, o.UID), o.GID)
 		b = appendUint32(b, uint32(len(o.Groups)))
 		for _, g := range o.Groups {
 			b = appendUint32(b, g)
+		}
+	}
+	if q := t.Quota; q != nil {
+		b = appendCount(appendCount(b, q.Octets), q.Messages)
+		b = appendUint32(b, uint32(len(q.Ignore)))
+		for _, f := range q.Ignore {
+			b = appendText(b, f)
 		}
 	}
 	for _, s := range []string{t.Root, t.Path, t.Folder, t.Account, t.Token, t.Flags} {
@@ -161,6 +198,11 @@ func decodeTarget(payload []byte) (maildir.Target, error) {
 			t.Owner.Groups = append(t.Owner.Groups, d.uint32("group"))
 		}
 	}
+	if flags&targetHasQuota != 0 {
+		t.Quota = d.quota(flags&targetQuotaGrace != 0)
+	} else if flags&targetQuotaGrace != 0 {
+		d.fail("flags of a target are %#x", flags)
+	}
 	t.Root, t.Path = d.text(maxPath, "root"), d.text(maxPath, "path")
 	t.Folder, t.Account = d.text(maxFolder, "folder"), d.text(maxAccount, "account")
 	t.Token, t.Flags = d.text(maxToken, "token"), d.text(maxFlags, "flags of the message")
@@ -171,6 +213,21 @@ func decodeTarget(payload []byte) (maildir.Target, error) {
 		d.fail("NUL in a path")
 	}
 	return t, d.end()
+}
+
+func (d *decoder) quota(grace bool) *maildir.Quota {
+	q := &maildir.Quota{Octets: d.count("quota"), Messages: d.count("quota of messages"), Grace: grace}
+	n := d.uint32("number of ignored folders")
+	if n > maxIgnored/4 {
+		d.fail("%d ignored folders, and %d are allowed", n, maxIgnored/4)
+	}
+	for i := uint32(0); i < n && d.err == nil; i++ {
+		q.Ignore = append(q.Ignore, d.text(maxFolder, "ignored folder"))
+	}
+	if ignoredSize(q) > maxIgnored {
+		d.fail("ignored folders of more than %d octets", maxIgnored)
+	}
+	return q
 }
 
 // request is one that has arrived, or is about to.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"syscall"
 	"time"
 
@@ -20,7 +21,7 @@ const (
 // causes are the errors that survive the trip besides an errno, each by its bit.
 // Their order is part of the protocol.
 var causes = [...]error{
-	maildir.ErrRoot, maildir.ErrOwner, maildir.ErrPath, maildir.ErrBusy,
+	maildir.ErrRoot, maildir.ErrOwner, maildir.ErrPath, maildir.ErrBusy, maildir.ErrQuota, maildir.ErrQuotaSize,
 	context.DeadlineExceeded, context.Canceled, io.ErrUnexpectedEOF,
 }
 
@@ -35,7 +36,7 @@ func appendResult(b []byte, i uint32, r *maildir.Result) []byte {
 	b = appendUint32(beginFrame(b, frameResult), i)
 	b = appendText(b, clip(r.File, maxFile))
 	b = appendText(b, clip(r.Folder, maxFolder))
-	for _, n := range []int64{r.Size, int64(r.Open), int64(r.Write), int64(r.Sync), int64(r.Name)} {
+	for _, n := range []int64{r.Size, r.Usage.Octets, r.Usage.Messages, int64(r.Open), int64(r.Write), int64(r.Sync), int64(r.Name)} {
 		b = appendCount(b, max(n, 0)) // a clock may be set back
 	}
 	outcome := byte(resultDelivered)
@@ -67,14 +68,45 @@ func appendFailure(b []byte, err error) []byte {
 	b = appendText(b, clip(e.Missing, maxText))
 	var errno syscall.Errno
 	errors.As(e.Err, &errno)
-	var bits byte
+	var bits uint32
 	for i, cause := range causes {
 		if errors.Is(e.Err, cause) {
 			bits |= 1 << i
 		}
 	}
-	b = append(appendUint32(b, uint32(errno)), bits)
-	return appendText(b, clip(e.Err.Error(), maxText))
+	b = appendUint32(appendUint32(b, uint32(errno)), bits)
+	b = appendText(b, clip(e.Err.Error(), maxText))
+	var q *maildir.QuotaError
+	if !errors.As(e.Err, &q) {
+		return append(b, 0)
+	}
+	return appendQuotaError(append(b, 1), q)
+}
+
+// appendQuotaError appends the figures of a full mailbox; the cause is among the
+// causes.
+func appendQuotaError(b []byte, q *maildir.QuotaError) []byte {
+	since := int64(0) // microseconds; 0: not known
+	if !q.Since.IsZero() {
+		since = q.Since.UnixMicro()
+	}
+	for _, n := range []int64{q.Usage.Octets, q.Usage.Messages, q.Limit.Octets, q.Limit.Messages, since} {
+		b = appendCount(b, max(n, 0))
+	}
+	return b
+}
+
+// quotaError takes what appendQuotaError has appended.
+func (d *decoder) quotaError(cause error) *maildir.QuotaError {
+	q := &maildir.QuotaError{
+		Cause: cause,
+		Usage: maildir.Usage{Octets: d.count("usage"), Messages: d.count("messages")},
+		Limit: maildir.Quota{Octets: d.count("quota"), Messages: d.count("quota of messages")},
+	}
+	if since := d.count("time"); since > 0 {
+		q.Since = time.UnixMicro(since)
+	}
+	return q
 }
 
 func decodeResult(payload []byte) (i uint32, r maildir.Result, err error) {
@@ -82,6 +114,7 @@ func decodeResult(payload []byte) (i uint32, r maildir.Result, err error) {
 	i = d.uint32("index")
 	r.File, r.Folder = d.text(maxFile, "file"), d.text(maxFolder, "folder")
 	r.Size = d.count("size")
+	r.Usage = maildir.Usage{Octets: d.count("usage"), Messages: d.count("messages")}
 	for _, lap := range []*time.Duration{&r.Open, &r.Write, &r.Sync, &r.Name} {
 		*lap = time.Duration(d.count("duration"))
 	}
@@ -110,7 +143,7 @@ func (d *decoder) failure() error {
 		Op: d.text(maxOp, "op"), Path: d.text(maxFile, "path"),
 		UID: d.uint32("uid"), GID: d.uint32("gid"), Missing: d.text(maxText, "missing permission"),
 	}
-	errno, bits := syscall.Errno(d.uint32("errno")), d.octet("causes")
+	errno, bits := syscall.Errno(d.uint32("errno")), d.uint32("causes")
 	f := &failure{text: d.text(maxText, "error")}
 	if bits>>len(causes) != 0 {
 		d.fail("causes are %#x", bits)
@@ -122,6 +155,16 @@ func (d *decoder) failure() error {
 		if bits&(1<<i) != 0 {
 			f.causes = append(f.causes, cause)
 		}
+	}
+	quota := error(maildir.ErrQuota)
+	if !slices.Contains(f.causes, quota) {
+		quota = maildir.ErrQuotaSize
+	}
+	switch kind := d.octet("figures of the quota"); {
+	case kind == 1 && slices.Contains(f.causes, quota):
+		f.causes = append(f.causes, d.quotaError(quota))
+	case kind != 0:
+		d.fail("figures of the quota are %d", kind)
 	}
 	e.Err = f
 	return e

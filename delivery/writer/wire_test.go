@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -93,6 +94,11 @@ func TestErrorsTravelTyped(t *testing.T) {
 	var all maildir.Error
 	fill(t, reflect.ValueOf(&all).Elem(), new(int))
 	for _, cause := range append(causes[:], syscall.ENOSPC, syscall.EDQUOT, syscall.EACCES, syscall.ELOOP,
+		&maildir.QuotaError{
+			Cause: maildir.ErrQuota, Usage: maildir.Usage{Octets: 5, Messages: 6},
+			Limit: maildir.Quota{Octets: 7, Messages: 8}, Since: time.UnixMicro(1_700_000_000_000_001),
+		},
+		&maildir.QuotaError{Cause: maildir.ErrQuotaSize, Limit: maildir.Quota{Octets: 7}},
 		fmt.Errorf("%w: %w", maildir.ErrRoot, syscall.ENOENT), errors.New("else")) {
 		want := all
 		want.Err = cause
@@ -107,6 +113,10 @@ func TestErrorsTravelTyped(t *testing.T) {
 		_, warned, err := decodeResult(one(t, appendResult(nil, 0, &maildir.Result{Warning: &want})))
 		if err != nil || warned.Err != nil || warned.Warning == nil || warned.Warning.Error() != want.Error() {
 			t.Errorf("%+v (%v)", warned, err)
+		}
+		var q, wantQ *maildir.QuotaError
+		if errors.As(cause, &wantQ) && (!errors.As(got, &q) || !reflect.DeepEqual(q, wantQ)) {
+			t.Errorf("figures are %+v, want %+v", q, wantQ)
 		}
 		if got.Err.Error() != cause.Error() || got.Error() != want.Error() {
 			t.Errorf("text is %q, want %q", got, want.Error())
@@ -164,7 +174,8 @@ func TestTargetLimits(t *testing.T) {
 	largest := maildir.Target{
 		Owner: &maildir.Owner{UID: 1, GID: 1, Groups: make([]uint32, maxGroups)},
 		Root:  strings.Repeat("r", maxPath), Path: strings.Repeat("p", maxPath), Folder: strings.Repeat("f", maxFolder),
-		Account: strings.Repeat("a", maxAccount), Token: strings.Repeat("t", maxToken), Flags: strings.Repeat("S", maxFlags), Header: bytes.Repeat([]byte("h"), maxHeader),
+		Account: strings.Repeat("a", maxAccount), Token: strings.Repeat("t", maxToken), Flags: strings.Repeat("S", maxFlags),
+		Quota: &maildir.Quota{Ignore: slices.Repeat([]string{strings.Repeat("q", 252)}, maxIgnored/256)}, Header: bytes.Repeat([]byte("h"), maxHeader),
 	}
 	b := newPacket(nil)
 	q := begin{targets: 1}
@@ -181,6 +192,10 @@ func TestTargetLimits(t *testing.T) {
 		func(t *maildir.Target) { t.Root += "x" }, func(t *maildir.Target) { t.Path += "x" },
 		func(t *maildir.Target) { t.Folder += "x" }, func(t *maildir.Target) { t.Account += "x" },
 		func(t *maildir.Target) { t.Token += "x" }, func(t *maildir.Target) { t.Flags += "x" },
+		func(t *maildir.Target) {
+			t.Quota = &maildir.Quota{Ignore: append(t.Quota.Ignore, ".")}
+		},
+		func(t *maildir.Target) { t.Quota = &maildir.Quota{Octets: -1} },
 		func(t *maildir.Target) { t.Header = append(t.Header, 'x') },
 		func(t *maildir.Target) {
 			t.Owner = &maildir.Owner{UID: 1, GID: 1, Groups: append(t.Owner.Groups, 1)}
