@@ -12,7 +12,7 @@ func TestOrders(t *testing.T) {
 	n := long(t)
 	all := append(append([]filesystem(nil), filesystems...), ext4Writeback, ext4NoJournal)
 	for _, f := range all {
-		for _, o := range []order{strict, oneCommit, hinted, nameFirst, fileOnly, unsynced} {
+		for _, o := range []order{strict, again, byTmp, oneCommit, hinted, nameFirst, fileOnly, unsynced} {
 			t.Run(fmt.Sprintf("%s/%v", f.name, o), func(t *testing.T) {
 				got := try(t, f, writerLoad, n, startWriter(o))
 				report(t, fmt.Sprintf("%s, %v", f.name, o), got)

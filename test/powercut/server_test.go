@@ -142,27 +142,10 @@ func startDisk(t *testing.T, size int64, latency time.Duration) *remoteDisk {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
+	r := &remoteDisk{
+		path: filepath.Join(dir, "disk"),
+		rpc:  startServer(t, "disk", strconv.FormatInt(size, 10), latency.String(), dir),
 	}
-	theirs, ours := os.NewFile(uintptr(pair[0]), "theirs"), os.NewFile(uintptr(pair[1]), "ours")
-	cmd := role("disk", strconv.FormatInt(size, 10), latency.String(), dir)
-	cmd.ExtraFiles = []*os.File{theirs}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	theirs.Close()
-	conn, err := net.FileConn(ours)
-	ours.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &remoteDisk{path: filepath.Join(dir, "disk"), rpc: rpc.NewClient(conn)}
-	t.Cleanup(func() {
-		r.rpc.Close()
-		cmd.Wait()
-	})
 	r.call(t, "Mark", 0, &struct{}{}) // it answers once it is mounted
 	return r
 }
@@ -172,6 +155,35 @@ func (r *remoteDisk) call(t *testing.T, method string, arg, reply any) {
 	if err := r.rpc.Call("Remote."+method, arg, reply); err != nil {
 		t.Fatalf("%s: %v", method, err)
 	}
+}
+
+// startServer runs this program as a server that is asked over a socket, until
+// the test ends.
+func startServer(t *testing.T, name string, args ...string) *rpc.Client {
+	t.Helper()
+	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, ours := os.NewFile(uintptr(pair[0]), "theirs"), os.NewFile(uintptr(pair[1]), "ours")
+	cmd := role(name, args...)
+	cmd.ExtraFiles = []*os.File{theirs}
+	err = cmd.Start()
+	theirs.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.FileConn(ours)
+	ours.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := rpc.NewClient(conn)
+	t.Cleanup(func() {
+		client.Close()
+		cmd.Wait()
+	})
+	return client
 }
 
 // role runs this program again as something else than tests.
