@@ -103,3 +103,25 @@ func (l *lines) awaitFrom(t *testing.T, from int, pattern string) []string {
 		}
 	}
 }
+
+// awaitCount waits until there are n lines, or enough is closed.
+func (l *lines) awaitCount(t *testing.T, n int, enough <-chan struct{}) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for {
+		l.mu.Lock()
+		count, changed := len(l.all), l.changed
+		l.mu.Unlock()
+		if count >= n {
+			return
+		}
+		select {
+		case <-changed:
+		case <-enough:
+			return
+		case <-ctx.Done():
+			t.Fatalf("%d lines, want %d", count, n)
+		}
+	}
+}
