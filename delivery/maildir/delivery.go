@@ -288,6 +288,9 @@ func (d *delivery) createTmp() (err error) {
 			return d.created(abs)
 		}
 		if !errors.Is(err, unix.EEXIST) {
+			// It may have been made all the same: a network file system whose reply
+			// was lost, or one that failed while it looked at what it had made.
+			_ = unix.Unlinkat(d.tmp, name, 0)
 			break
 		}
 	}
