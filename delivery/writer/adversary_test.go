@@ -348,3 +348,30 @@ func TestMessagesStay(t *testing.T) {
 		t.Errorf("something was done to a message: %d octets of events, %v", n, err)
 	}
 }
+
+// The front learns what a mailbox holds without any right to it.
+func TestCheckQuota(t *testing.T) {
+	r := newRealm(t, nil)
+	target := r.target()
+	target.Folder, target.Quota = "", &maildir.Quota{Octets: 100}
+	res := deliver(t, t.Context(), r.client, text("Subject: x\n\n"), target)[0]
+	if res.Err != nil || res.Usage.Octets != 12 || res.Usage.Messages != 1 {
+		t.Fatalf("%+v", res)
+	}
+	usage, err := r.client.CheckQuota(t.Context(), target, 50)
+	if err != nil || usage != res.Usage {
+		t.Errorf("%+v, %v", usage, err)
+	}
+	var full *maildir.QuotaError
+	if _, err := r.client.CheckQuota(t.Context(), target, 99); !errors.Is(err, maildir.ErrQuota) || !errors.As(err, &full) ||
+		full.Usage != res.Usage || full.Limit.Octets != 100 {
+		t.Errorf("full: %+v, %v", full, err)
+	}
+	if _, err := r.client.CheckQuota(t.Context(), target, 1<<40); !errors.Is(err, maildir.ErrQuotaSize) {
+		t.Errorf("too large: %v", err)
+	}
+	foreign := pair(t, &Server{Writer: good, Authorize: func(context.Context, *maildir.Target) error { return maildir.ErrPath }})
+	if _, err := foreign.CheckQuota(t.Context(), target, 1); !errors.Is(err, maildir.ErrPath) {
+		t.Errorf("not allowed: %v", err)
+	}
+}

@@ -72,7 +72,7 @@ func (r *request) incoming() (b maildir.Body, release func(), err error) {
 		}
 	}
 	release = b.Retain()
-	if r.body == bodyInline {
+	if r.body != bodyFile {
 		return b, release, nil
 	}
 	var st unix.Stat_t

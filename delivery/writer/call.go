@@ -19,6 +19,7 @@ type call struct {
 	targets []maildir.Target
 	part    []int // indexes of this request's targets
 	done    func(i int, r maildir.Result)
+	asks    bool // whether the body would fit; there is none
 
 	left     int    // targets without a result
 	answered []bool // those with one, by place in part
@@ -131,6 +132,8 @@ func (q *call) write(ctx context.Context, conn *packetConn) error {
 	head := begin{size: q.body.Size, lines: q.body.Lines, body: bodyInline, targets: uint32(len(q.part))}
 	if fd >= 0 {
 		head.body = bodyFile
+	} else if q.asks {
+		head.body = bodyNone
 	}
 	if deadline, ok := ctx.Deadline(); ok {
 		head.timeout = max(time.Until(deadline), 1)
@@ -162,10 +165,14 @@ func (q *call) write(ctx context.Context, conn *packetConn) error {
 // results waits for the result of each target. The connection is the client's again
 // afterwards, or closed.
 func (q *call) results(ctx context.Context, conn *packetConn) error {
+	grace := orDefault(q.client.Grace, 10*time.Second)
+	if q.asks {
+		grace = 0 // an answer that comes late is of no use
+	}
 	told := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(told)
-		conn.conn.SetDeadline(time.Now().Add(orDefault(q.client.Grace, 10*time.Second)))
+		conn.conn.SetDeadline(time.Now().Add(grace))
 		_ = conn.send([]byte(cancelPacket), -1) // if it cannot be sent, the end of the connection says the same
 	})
 	err := q.collect(conn)

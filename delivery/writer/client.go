@@ -56,6 +56,21 @@ func (c *Client) Deliver(ctx context.Context, b maildir.Body, targets []maildir.
 	all.Wait()
 }
 
+// CheckQuota asks the writer process what maildir.Writer.CheckQuota says.
+func (c *Client) CheckQuota(ctx context.Context, t maildir.Target, size int64) (maildir.Usage, error) {
+	if err := checkTarget(&t); err != nil {
+		return maildir.Usage{}, c.failed(&t, err).Err
+	}
+	var res maildir.Result
+	q := &call{
+		client: c, body: &outgoing{Body: maildir.Body{Size: max(size, 0)}, fd: -1, memfd: -1}, asks: true,
+		targets: []maildir.Target{t}, part: []int{0}, left: 1, answered: make([]bool, 1),
+		done: func(_ int, r maildir.Result) { res = r },
+	}
+	q.run(ctx)
+	return res.Usage, res.Err
+}
+
 // split gives the indexes of targets by request, and reports those that no request
 // can hold.
 func (c *Client) split(targets []maildir.Target, done func(int, maildir.Result)) (parts [][]int) {

@@ -32,6 +32,7 @@ const (
 const (
 	bodyInline = iota // in data frames
 	bodyFile          // as the descriptor that comes with the packet of the begin frame
+	bodyNone          // not at all: the question is whether size octets would fit
 )
 
 // begin is the first frame of a request.
@@ -62,10 +63,12 @@ func decodeBegin(payload []byte) (begin, error) {
 	}
 	switch {
 	case d.err != nil:
-	case g.body > bodyFile:
+	case g.body > bodyNone:
 		d.fail("kind of body is %d", g.body)
 	case g.body == bodyInline && g.size > maxInline:
 		d.fail("body of %d octets in the socket, and %d are allowed", g.size, maxInline)
+	case g.body == bodyNone && g.targets != 1:
+		d.fail("question about %d targets", g.targets)
 	case g.lines > g.size:
 		d.fail("%d lines in %d octets", g.lines, g.size)
 	case g.targets == 0 || g.targets > maxTargets:
@@ -290,8 +293,11 @@ func (r *request) frame(kind byte, payload []byte) (err error) {
 // complete reports whether nothing is missing.
 func (r *request) complete() bool {
 	whole := int64(len(r.data)) == r.size
-	if r.body == bodyFile {
+	switch r.body {
+	case bodyFile:
 		whole = r.file >= 0
+	case bodyNone:
+		whole = true
 	}
 	return r.open && len(r.all) == int(r.targets) && whole
 }

@@ -123,13 +123,29 @@ func (n *session) start(req *request) error {
 	n.setWorking(true)
 	go func() {
 		defer close(j.over)
-		n.write(ctx, body, req.all)
+		if req.body == bodyNone {
+			n.check(ctx, req.size, &req.all[0])
+		} else {
+			n.write(ctx, body, req.all)
+		}
 		stop()
 		cancel(nil)
 		release()
 		n.setWorking(false)
 	}()
 	return nil
+}
+
+// check answers whether size octets would fit.
+func (n *session) check(ctx context.Context, size int64, t *maildir.Target) {
+	var r maildir.Result
+	w, ok := n.srv.Writer.(interface {
+		CheckQuota(ctx context.Context, t maildir.Target, size int64) (maildir.Usage, error)
+	})
+	if r.Err = n.authorize(ctx, t); r.Err == nil && ok {
+		r.Usage, r.Err = w.CheckQuota(ctx, *t, size)
+	}
+	n.send(0, &r)
 }
 
 // authorizers is how many targets of a request are looked up at a time.
@@ -218,10 +234,14 @@ func (n *session) result(i int, r maildir.Result) {
 	if n.srv.Report != nil {
 		n.srv.Report(r)
 	}
+	n.send(i, &r)
+}
+
+func (n *session) send(i int, r *maildir.Result) {
 	buf := packets.Get().(*[maxPacket]byte)
 	defer packets.Put(buf)
 	n.conn.conn.SetWriteDeadline(time.Now().Add(orDefault(n.srv.Silence, 30*time.Second)))
-	if err := n.conn.send(appendResult(newPacket(buf[:]), uint32(i), &r), -1); err != nil {
+	if err := n.conn.send(appendResult(newPacket(buf[:]), uint32(i), r), -1); err != nil {
 		n.srv.log().Warn("the front cannot be told of a result", "error", err, "file", r.File, "failure", r.Err)
 		n.conn.conn.Close() // ends the other copies too
 	}

@@ -256,7 +256,9 @@ func TestRequestOrder(t *testing.T) {
 		"empty data":           endFrame(beginFrame(whole(t, begin{size: 2, targets: 1}, "", a), frameData), len(whole(t, begin{size: 2, targets: 1}, "", a))),
 		"no target":            whole(t, begin{}, ""),
 		"1001 targets":         whole(t, begin{targets: maxTargets + 1}, ""),
-		"unknown body":         whole(t, begin{targets: 1, body: 2}, "", a),
+		"unknown body":         whole(t, begin{targets: 1, body: 3}, "", a),
+		"question with body":   whole(t, begin{targets: 1, size: 1, body: bodyNone}, "a", a),
+		"many questions":       whole(t, begin{targets: 2, body: bodyNone}, "", a, a),
 		"body too large":       whole(t, begin{targets: 1, size: maxInline + 1}, "", a),
 		"more lines":           whole(t, begin{targets: 1, size: 1, lines: 2}, "a", a),
 		"negative size":        whole(t, begin{targets: 1, size: -1}, "", a),
@@ -300,6 +302,9 @@ func FuzzRequest(f *testing.F) {
 	f.Add(whole(f, begin{timeout: time.Minute, size: 5, lines: 1, targets: 2}, "body\n", a, b))
 	f.Add(whole(f, begin{targets: 1}, "", a))
 	f.Add([]byte(cancelPacket))
+	c := b
+	c.Quota, c.MakeFolder, c.Seek, c.Token, c.Flags = &maildir.Quota{Octets: 1 << 30, Grace: true, Ignore: []string{".Trash"}}, true, true, "0a", "S"
+	f.Add(whole(f, begin{size: 1 << 30, body: bodyNone, targets: 1}, "", c))
 	f.Fuzz(func(t *testing.T, packet []byte) {
 		r := newRequest()
 		if err := r.take(packet, -1); err != nil {
@@ -308,7 +313,7 @@ func FuzzRequest(f *testing.F) {
 			}
 			return
 		}
-		if len(r.all) > int(r.targets) || r.targets > maxTargets || int64(len(r.data)) > r.size || r.size > maxInline || r.timeout < 0 {
+		if len(r.all) > int(r.targets) || r.targets > maxTargets || int64(len(r.data)) > r.size || r.body == bodyInline && r.size > maxInline || r.timeout < 0 {
 			t.Fatalf("limits are not kept: %+v", r.begin)
 		}
 		if !r.complete() {
