@@ -38,7 +38,7 @@ type FilingRule struct {
 // Check says what is wrong with a configuration of folders.
 func (f *Folders) Check() error {
 	if f.Separator != "" && (len(f.Separator) != 1 || f.Separator[0] <= ' ' || f.Separator[0] >= 0x7f || isAlphanumeric(f.Separator[0]) || f.Separator == "&") {
-		return fmt.Errorf("separator %q: it is one sign, such as / or .", f.Separator)
+		return fmt.Errorf("separator %q: it is one sign, such as a slash", f.Separator)
 	}
 	for i, r := range f.Rules {
 		switch {
