@@ -72,7 +72,7 @@ trap cleanup EXIT
 trap 'exit 130' INT TERM
 mkdir -p "$run"/{upper,overlay,root,test}
 
-commit=$(git -C "$top" rev-parse HEAD)
+commit=$(git -C "$top" rev-parse "${LMTPD_DEB_COMMIT:-HEAD}")
 export LMTPD_DEB_COMMIT=$commit
 debs=$work/deb-$commit
 build() { # DIRECTORY
@@ -132,7 +132,9 @@ ln -sf /dev/null "$run/root/etc/systemd/system/console-getty.service"
 mkdir -p /run/systemd/nspawn
 mount -t tmpfs -o mode=0755 tmpfs /run/systemd/nspawn
 status=0
+# What a container may not do by default, and the units may: Landlock.
 systemd-nspawn --quiet --register=no --keep-unit --private-network --console=pipe \
+	--system-call-filter="landlock_create_ruleset landlock_add_rule landlock_restrict_self" \
 	--machine=mail --directory="$run/root" --bind="$run/test:/test" --boot >"$run/console" 2>&1 &
 container=$!
 tail --quiet -n +1 -F --pid=$container "$run/test/output" 2>/dev/null || true

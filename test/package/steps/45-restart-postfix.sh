@@ -11,4 +11,5 @@ within 120 "2000 messages arrived" holds 2000 $carol/new $emma/new
 kill $restarter
 wait $restarter 2>/dev/null || true
 show "restarts meanwhile: $(wc -l </tmp/restarts)"
+grep 'status=deferred' /var/log/mail.log | sed 's/.*relay=/   relay=/' | cut -c 1-250 | head -5
 is "messages that Postfix deferred" 0 "$(grep -c 'status=deferred' /var/log/mail.log || true)"
