@@ -13,8 +13,9 @@ import (
 // closing, a newcomer for a moment (Timeouts.Newcomer): its client has just found the
 // server open, and an MTA that is sent away then defers all mail for this host.
 type idleState struct {
-	mu            sync.Mutex
-	settled       bool // no newcomer any more: the session has begun a transaction
+	mu      sync.Mutex
+	settled bool // no newcomer any more: the session has begun a transaction
+	// and not said since, by RSET, that it will begin another
 	armed         bool // the deadline of this command is set
 	interruptible bool
 	start         time.Time
@@ -94,9 +95,15 @@ func (i *idleState) mayBegin(srv *Server) bool {
 }
 
 // begun notes that the session has begun a transaction.
-func (i *idleState) begun() {
+func (i *idleState) begun() { i.settle(true) }
+
+// probed notes an RSET that had nothing to reset: so Postfix looks whether a
+// connection that it has kept is alive, and begins a transaction if it is.
+func (i *idleState) probed() { i.settle(false) }
+
+func (i *idleState) settle(settled bool) {
 	i.mu.Lock()
-	i.settled = true
+	i.settled = settled
 	i.mu.Unlock()
 }
 

@@ -56,9 +56,9 @@ type Timeouts struct {
 	Proxy time.Duration
 	// Handshake is the time for a TLS handshake; default 1 minute.
 	Handshake time.Duration
-	// Newcomer is how long Shutdown leaves a session that has not begun any
-	// transaction the chance to begin its only one. Default none: it is told to go
-	// like one between two transactions.
+	// Newcomer is how long Shutdown leaves a session the chance to begin a transaction
+	// that has not begun any yet, or has just sent RSET in order to. Default none: it
+	// is told to go like any other between two transactions.
 	Newcomer time.Duration
 	// Write is the time for the client to take replies; default 5 minutes.
 	Write time.Duration

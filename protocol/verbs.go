@@ -188,6 +188,9 @@ func (s *Session) rset(ctx context.Context, arg []byte) Reply {
 	}
 	r := call(s.srv.Policy.Reset, ctx, s)
 	if r.OK() {
+		if s.tx == nil {
+			s.idle.probed()
+		}
 		s.reset()
 	}
 	return r.or(replyOK)
