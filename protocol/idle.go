@@ -20,6 +20,7 @@ type idleState struct {
 	interruptible bool
 	start         time.Time
 	why           Reply // the reply that an interrupt wants
+	whyClosing    bool  // it wants it because the server is closing
 }
 
 var errInterrupted = errors.New("protocol: session interrupted by the server")
@@ -95,29 +96,36 @@ func (i *idleState) mayBegin(srv *Server) bool {
 }
 
 // begun notes that the session has begun a transaction.
-func (i *idleState) begun() { i.settle(true) }
+func (i *idleState) begun() {
+	i.mu.Lock()
+	i.settled = true
+	i.mu.Unlock()
+}
 
 // probed notes an RSET that had nothing to reset: so Postfix looks whether a
 // connection that it has kept is alive, and begins a transaction if it is.
-func (i *idleState) probed() { i.settle(false) }
-
-func (i *idleState) settle(settled bool) {
+// The RSET may have crossed with an interrupt, which then came too late.
+func (i *idleState) probed() {
 	i.mu.Lock()
-	i.settled = settled
-	i.mu.Unlock()
+	defer i.mu.Unlock()
+	i.settled = false
+	if i.whyClosing {
+		i.why, i.whyClosing = Reply{}, false
+	}
 }
 
 // close ends the wait of a session because the server is closing, that of a newcomer
 // later.
 func (i *idleState) close(conn net.Conn, srv *Server) {
 	i.mu.Lock()
-	newcomer := !i.unwelcome(srv)
-	if newcomer && i.interruptible && i.why.Code == 0 {
+	defer i.mu.Unlock()
+	switch {
+	case !i.interruptible || i.why.Code != 0:
+	case i.unwelcome(srv):
+		i.why, i.whyClosing = replyShutdown, true
+		conn.SetReadDeadline(time.Unix(1, 0))
+	default:
 		conn.SetReadDeadline(srv.closeBy)
-	}
-	i.mu.Unlock()
-	if !newcomer {
-		i.interrupt(conn, replyShutdown)
 	}
 }
 
