@@ -154,7 +154,7 @@ func (a *Agent) hasRoom(ctx context.Context, r *recipient, size int64) error {
 		return nil
 	}
 	quota, err := a.limits(r)
-	if err != nil {
+	if err != nil || quota.Octets == 0 && quota.Messages == 0 {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkAtRcpt)

@@ -27,6 +27,10 @@ func buildAgent(c *config, log *slog.Logger) (*delivery.Agent, error) {
 	if err := durability.UnmarshalText([]byte(c.Mailbox.Durability)); err != nil {
 		return nil, configErrors{c.doc.fault(c.doc.line("mailbox.durability"), "mailbox.durability", err.Error(), `write "full"`)}
 	}
+	quota, err := c.quota(log)
+	if err != nil {
+		return nil, configErrors{c.doc.fault(c.doc.line("mailbox.over_quota"), "mailbox.over_quota", err.Error(), `write "temporary"`)}
+	}
 	crlf := c.Mailbox.Newlines == newlinesCRLF
 	memory := int64(c.Limits.MemoryBody)
 	if memory == 0 {
@@ -41,7 +45,8 @@ func buildAgent(c *config, log *slog.Logger) (*delivery.Agent, error) {
 		},
 		Spool:       delivery.Spool{Dir: c.StateDirectory, Memory: memory, CRLF: crlf},
 		Trace:       delivery.TraceOptions{Hostname: c.Hostname, CRLF: crlf},
-		Folders:     delivery.Folders{Detail: c.Mailbox.DetailFolder},
+		Folders:     c.folders(),
+		Quota:       quota,
 		LoopCheck:   c.Delivery.LoopCheck,
 		MaxReceived: c.Delivery.MaxReceived,
 		Log:         log,

@@ -32,6 +32,7 @@ type config struct {
 	Mailbox        mailboxConfig  `toml:"mailbox"`
 	Limits         limitsConfig   `toml:"limits"`
 	Delivery       deliveryConfig `toml:"delivery"`
+	Filing         []filingConfig `toml:"filing"`
 	Writer         writerConfig   `toml:"writer"`
 	Log            logConfig      `toml:"log"`
 	Metrics        metricsConfig  `toml:"metrics"`
@@ -73,6 +74,25 @@ type mailboxConfig struct {
 	DetailFolder bool       `toml:"detail_folder" example:"true"`
 	Durability   durability `toml:"durability" example:"\"full\""`
 	Newlines     newlines   `toml:"newlines" example:"\"lf\""`
+
+	CreateFolders   bool      `toml:"create_folders" example:"false"`
+	FolderSeparator string    `toml:"folder_separator" example:"\"/\""`
+	Quota           size      `toml:"quota" example:"\"1 GiB\""`          // 0: no limit
+	QuotaMessages   int       `toml:"quota_messages" example:"100000"`    // 0: no limit
+	QuotaGrace      bool      `toml:"quota_grace" example:"true"`         // one message may go over
+	QuotaIgnore     []string  `toml:"quota_ignore" example:"[\"Trash\"]"` // folders that do not count
+	QuotaWarn       []int     `toml:"quota_warn" example:"[80, 95]"`      // percentages that are logged
+	OverQuota       overQuota `toml:"over_quota" example:"\"temporary\""`
+	OverQuotaAfter  duration  `toml:"over_quota_after" example:"\"72h\""` // temporary-first: until then
+}
+
+// filingConfig is one [[filing]]: mail with such a header field goes to a folder.
+type filingConfig struct {
+	Field  string `toml:"field" example:"\"X-Spam-Flag\""`
+	Value  string `toml:"value" example:"\"YES\""`
+	Folder string `toml:"folder" example:"\"Junk\""`
+	Create bool   `toml:"create" example:"true"`
+	Seen   bool   `toml:"seen" example:"false"`
 }
 
 // limitsConfig bounds what peers can make the daemon spend.
@@ -93,6 +113,8 @@ type deliveryConfig struct {
 	LoopCheck      bool     `toml:"loop_check" example:"true"`
 	MaxReceived    int      `toml:"max_received" example:"100"`
 	DeliverTimeout duration `toml:"deliver_timeout" example:"\"580s\""`
+	Redelivery     bool     `toml:"redelivery" example:"true"`
+	RedeliveryAge  duration `toml:"redelivery_age" example:"\"120h\""`
 }
 
 // writerConfig is the second process, which writes the mail of system users. An
@@ -134,6 +156,10 @@ func defaultConfig() *config {
 			DetailFolder: true,
 			Durability:   durabilityFull,
 			Newlines:     newlinesLF,
+
+			FolderSeparator: ".",
+			OverQuota:       overQuotaTemporary,
+			OverQuotaAfter:  duration(72 * time.Hour),
 		},
 		Limits: limitsConfig{
 			MessageSize:        64 << 20,
@@ -149,6 +175,8 @@ func defaultConfig() *config {
 			LoopCheck:      true,
 			MaxReceived:    100,
 			DeliverTimeout: duration(580 * time.Second),
+			Redelivery:     true,
+			RedeliveryAge:  duration(120 * time.Hour),
 		},
 		Writer:  writerConfig{FrontUser: "lmtpd"},
 		Log:     logConfig{Level: logLevelInfo, Format: logFormatText, Target: logTargetAuto},

@@ -82,7 +82,8 @@ format = "json"
 		{Type: userdbPasswdFile, Path: "/etc/lmtpd/users", MinimumUID: 1000},
 		{Type: userdbSystem, Domains: []string{"example.org", ""}, MinimumUID: 500},
 	}
-	want.Mailbox = mailboxConfig{Path: "/var/mail/%d/%n", Durability: durabilityNone, Newlines: newlinesCRLF}
+	want.Mailbox.Path, want.Mailbox.Durability, want.Mailbox.Newlines = "/var/mail/%d/%n", durabilityNone, newlinesCRLF
+	want.Mailbox.DetailFolder = false
 	want.Limits.MessageSize, want.Limits.MemoryBody = 1_000_000, 0
 	want.Limits.Sessions, want.Limits.CommandTimeout = 16, duration(90*60*1e9)
 	want.Delivery.LoopCheck = false
@@ -132,6 +133,8 @@ func TestSampleShowsTheDefaults(t *testing.T) {
 		{Type: userdbPasswdFile, Path: "/etc/lmtpd/users", Domains: []string{}, MinimumUID: 1000},
 		{Type: userdbSystem, Domains: []string{}, MinimumUID: 1000, TrustNSS: []string{}},
 	}
+	want.Filing = []filingConfig{{Field: "X-Spam-Flag", Value: "YES", Folder: "Junk", Create: true}}
+	want.Mailbox.QuotaIgnore, want.Mailbox.QuotaWarn = []string{}, []int{}
 	c.doc, c.Hostname = nil, ""
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got %+v\nwant %+v", c, want)

@@ -20,6 +20,7 @@ func (c *config) validate() {
 	d.reportValue("mailbox.path", checkMailboxPath(c.Mailbox.Path))
 	c.validateListen()
 	c.validateUserdb()
+	c.validateMailbox()
 	c.validateLimits()
 	c.validateOperator()
 }

@@ -111,6 +111,7 @@ type (
 	userdbType  string
 	durability  string
 	newlines    string
+	overQuota   string
 	logLevel    string
 	logFormat   string
 	logTarget   string
@@ -130,6 +131,10 @@ const (
 	durabilityFile durability = "file" // the file only
 	durabilityNone durability = "none" // when the kernel gets to it
 
+	overQuotaTemporary      overQuota = "temporary"       // 452 4.2.2
+	overQuotaPermanent      overQuota = "permanent"       // 552 5.2.2
+	overQuotaTemporaryFirst overQuota = "temporary-first" // the one for a time, then the other
+
 	newlinesLF   newlines = "lf"
 	newlinesCRLF newlines = "crlf"
 
@@ -146,6 +151,9 @@ const (
 	logTargetStderr  logTarget = "stderr"
 )
 
+func (v *overQuota) UnmarshalText(t []byte) error {
+	return oneOf(v, t, overQuotaTemporary, overQuotaPermanent, overQuotaTemporaryFirst)
+}
 func (v *listenProto) UnmarshalText(t []byte) error { return oneOf(v, t, protoLMTP, protoSMTP) }
 func (v *userdbType) UnmarshalText(t []byte) error {
 	return oneOf(v, t, userdbPasswdFile, userdbSystem)

@@ -164,15 +164,19 @@ func (d *document) value(f reflect.StructField, path string, v *unstable.Node, l
 	case f.Type.Kind() == reflect.Bool:
 		return v.Kind == unstable.Bool || mismatch("true or false")
 	case f.Type.Kind() == reflect.Slice:
+		expected, element := "a list of texts", unstable.String
+		if f.Type.Elem().Kind() == reflect.Int {
+			expected, element = "a list of whole numbers", unstable.Integer
+		}
 		if v.Kind != unstable.Array {
-			return mismatch("a list of texts")
+			return mismatch(expected)
 		}
 		for it := v.Children(); it.Next(); {
 			if it.Node().Kind == unstable.Comment {
 				continue
 			}
-			if v = it.Node(); v.Kind != unstable.String {
-				return mismatch("a list of texts")
+			if v = it.Node(); v.Kind != element || element == unstable.Integer && !fits(string(v.Data), reflect.Int) {
+				return mismatch(expected)
 			}
 		}
 		return true

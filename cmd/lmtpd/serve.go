@@ -190,7 +190,14 @@ func (d *daemon) start(c *config) error {
 }
 
 func (d *daemon) startAgent(c *config, agent *delivery.Agent) error {
-	return d.replace(c, func(p listenProto) server {
+	remember := func() (err error) {
+		if d.current == nil {
+			d.agents.redelivery, err = c.openRedelivery(d.log)
+		}
+		agent.Redelivery = d.agents.redelivery
+		return err
+	}
+	return d.replace(c, remember, func(p listenProto) server {
 		d.agents.current.Store(agent)
 		srv := buildServer(c, p, &d.agents, d.log)
 		if d.observer != nil {
@@ -201,13 +208,17 @@ func (d *daemon) startAgent(c *config, agent *delivery.Agent) error {
 }
 
 // replace opens the sockets of c and serves them by new servers, one for each
-// protocol, in the place of the current ones. On an error nothing has changed.
-func (d *daemon) replace(c *config, newServer func(listenProto) server) error {
+// protocol, in the place of the current ones, once ready allows it. On an error
+// nothing has changed.
+func (d *daemon) replace(c *config, ready func() error, newServer func(listenProto) server) error {
 	change, err := d.listeners.prepare(c)
 	if err != nil {
 		return err
 	}
-	if err := checkIdleExit(c, change.bound()); err != nil {
+	if err = checkIdleExit(c, change.bound()); err == nil {
+		err = ready()
+	}
+	if err != nil {
 		change.abort()
 		return err
 	}

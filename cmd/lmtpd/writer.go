@@ -71,7 +71,7 @@ func (d *daemon) startWriter(c *config) error {
 	if c.Writer.Socket.Network != "" && c.Writer.FrontUser != "" && front == os.Geteuid() {
 		own.Listen[0].Owner = "" // as it comes: giving it to oneself may be forbidden
 	}
-	if err := d.replace(&own, func(listenProto) server { return srv }); err != nil {
+	if err := d.replace(&own, func() error { return nil }, func(listenProto) server { return srv }); err != nil {
 		return atWriterSocket(c, err)
 	}
 	// The front keeps connections: it shall make new ones, to the new server.
