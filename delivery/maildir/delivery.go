@@ -239,6 +239,10 @@ func (d *delivery) alive(op, path string) error {
 // one in tmp/ where the file system has none.
 func (d *delivery) create() error {
 	d.classic = d.classic || d.w.named.has(d.dev)
+	if !d.classic && d.w.linksLate(d.new, d.dev) {
+		d.w.named.add(d.dev)
+		d.classic = true
+	}
 	if !d.classic {
 		dir := d.abs(path.Join(d.base, d.sub))
 		err := d.do(OpUnnamed, dir, func() (err error) {

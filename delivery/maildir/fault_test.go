@@ -192,7 +192,7 @@ func TestCrashAtEachStep(t *testing.T) {
 			if n > 100 {
 				t.Fatal("the child dies for ever")
 			}
-			root := t.TempDir()
+			root := memoryDir(t)
 			cmd := exec.Command(os.Args[0], "-test.run=^TestCrashChild$")
 			cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %v %d", crashEnv, root, classic, n))
 			out, err := cmd.CombinedOutput()
@@ -287,7 +287,7 @@ func TestCollision(t *testing.T) {
 // The way by tmp/ is found out once for each file system and then taken at once.
 func TestRememberDevice(t *testing.T) {
 	for _, op := range []string{OpUnnamed, OpLink} {
-		root := t.TempDir()
+		root := memoryDir(t)
 		count := map[string]int{}
 		w := &Writer{Before: func(o, _ string) error {
 			count[o]++

@@ -35,7 +35,7 @@ func TestOrder(t *testing.T) {
 			}
 			return nil
 		}}
-		delivered(t, w, Target{Root: t.TempDir(), Path: "box", Header: []byte("A: b\n")}, "x\n")
+		delivered(t, w, Target{Root: memoryDir(t), Path: "box", Header: []byte("A: b\n")}, "x\n")
 		if want := append(made[:4:4], c.want...); fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("durability %v, classic %v: steps\n%q, want\n%q", c.durability, c.classic, got, want)
 		}
@@ -88,7 +88,7 @@ func TestOrderTraced(t *testing.T) {
 		},
 	} {
 		t.Run(way, func(t *testing.T) {
-			root := t.TempDir()
+			root := memoryDir(t)
 			log := filepath.Join(t.TempDir(), "trace")
 			cmd := exec.Command(strace, "-f", "-y", "-s0", "-o", log,
 				"-e", "trace=mkdirat,fsync,fdatasync,openat,writev,pwritev,copy_file_range,linkat,renameat2",

@@ -224,9 +224,12 @@ func TestOwnerForeignDirectory(t *testing.T) {
 			sub     string
 			uid     int
 			refused bool
-		}{{"new", amyUID, true}, {"tmp", amyUID, w.Before != nil}, {"new", 0, false}, {"tmp", 0, false}} {
+		}{{"new", amyUID, true}, {"tmp", amyUID, true}, {"new", 0, false}, {"tmp", 0, false}} {
 			root := home(t, openDir(t), "bob", bobUID, bobGID, 0o700)
 			delivered(t, w, Target{Owner: bob, Root: root, Path: "Maildir"}, "x\n")
+			if c.sub == "tmp" && w.Before == nil && len(w.named.m) == 0 {
+				c.refused = false // it is not used
+			}
 			dir := filepath.Join(root, "Maildir", c.sub)
 			if err := os.Chown(dir, c.uid, 0); err != nil {
 				t.Fatal(err)

@@ -139,12 +139,13 @@ type Writer struct {
 	// step's error, and the step is not taken. It exists for tests.
 	Before func(op, path string) error
 
-	once    sync.Once
-	slots   chan struct{}
-	serial  atomic.Uint64 // deliveries so far, part of each name
-	hung    hungCopies    // copies that nobody waits for any more
-	named   deviceSet     // devices without unnamed files
-	settled dirSet        // mailboxes whose parents are known to be on disk
+	once      sync.Once
+	slots     chan struct{}
+	serial    atomic.Uint64 // deliveries so far, part of each name
+	hung      hungCopies    // copies that nobody waits for any more
+	named     deviceSet     // devices without unnamed files
+	journaled deviceSet     // devices on which an unnamed file may be named
+	settled   dirSet        // mailboxes whose parents are known to be on disk
 }
 
 // Deliver writes the body to each target. It calls done exactly once for each,
