@@ -128,8 +128,14 @@ func (f *Faults) short(path string) bool {
 }
 
 type faultNode struct {
-	fs.LoopbackNode
+	*fs.LoopbackNode
 	faults *Faults
+}
+
+var _ = (fs.NodeWrapChilder)((*faultNode)(nil))
+
+func (n *faultNode) WrapChild(_ context.Context, ops fs.InodeEmbedder) fs.InodeEmbedder {
+	return &faultNode{ops.(*fs.LoopbackNode), n.faults}
 }
 
 func (n *faultNode) at(name string) string { return filepath.Join(n.Path(n.Root()), name) }
@@ -239,10 +245,7 @@ func (d *faultDir) Fsyncdir(ctx context.Context, flags uint32) syscall.Errno {
 func serveFaults(args []string) error {
 	faults := newFaults()
 	root := &fs.LoopbackRoot{Path: args[0]}
-	root.NewNode = func(*fs.LoopbackRoot, *fs.Inode, string, *syscall.Stat_t) fs.InodeEmbedder {
-		return &faultNode{fs.LoopbackNode{RootData: root}, faults}
-	}
-	node := root.NewNode(nil, nil, "", nil)
+	node := &faultNode{&fs.LoopbackNode{RootData: root}, faults}
 	root.RootNode = node
 	server, err := fs.Mount(args[1], node, &fs.Options{MountOptions: fuse.MountOptions{
 		DirectMountStrict: true, AllowOther: true, FsName: "faults", Options: []string{"default_permissions"}}})

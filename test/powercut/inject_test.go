@@ -105,6 +105,9 @@ func TestEachCallFails(t *testing.T) {
 	in.user = 4
 	cases, harmless := 0, map[string]int{}
 	for errno, want := range replies {
+		if points(t) == 0 && errno != syscall.ENOSPC {
+			continue // the short part
+		}
 		for _, c := range calls {
 			for _, after := range []bool{false, true} {
 				if after && c.Op != "rename" && c.Op != "fsync" && c.Op != "fsyncdir" && c.Op != "mkdir" {

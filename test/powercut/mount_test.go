@@ -19,6 +19,7 @@ type filesystem struct {
 	mkfs   []string // the disk's path follows
 	fsck   []string // the same; must change nothing and find nothing
 	repair []string // run before the mount, where there is no journal to replay
+	rescue []string // run where it does not mount: it puts a copy of the superblock in its place
 	data   string   // mount options
 	needs  string   // program of mkfs
 }
@@ -29,7 +30,7 @@ var (
 	ext4 = filesystem{
 		name: "ext4", typ: "ext4", size: 256 * mib, needs: "mkfs.ext4",
 		mkfs: []string{"mkfs.ext4", "-q", "-F", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"},
-		fsck: []string{"e2fsck", "-fn"},
+		fsck: []string{"e2fsck", "-fn"}, rescue: []string{"e2fsck", "-fy"},
 	}
 	xfs = filesystem{
 		name: "xfs", typ: "xfs", size: 320 * mib, needs: "mkfs.xfs",
@@ -39,7 +40,7 @@ var (
 	btrfs = filesystem{
 		name: "btrfs", typ: "btrfs", size: 256 * mib, needs: "mkfs.btrfs",
 		mkfs: []string{"mkfs.btrfs", "-q", "-f", "-K"},
-		fsck: []string{"btrfs", "check", "--readonly"},
+		fsck: []string{"btrfs", "check", "--readonly"}, rescue: []string{"btrfs", "rescue", "super-recover", "-y"},
 	}
 	filesystems = []filesystem{ext4, xfs, btrfs}
 
