@@ -4,7 +4,7 @@
 GO          ?= go
 STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build try test check vet short fuzz cover bench bench-protocol clean
+.PHONY: build try test test-powercut check vet short fuzz cover bench bench-protocol clean
 
 build: ## the program, static, in build/
 	CGO_ENABLED=0 $(GO) build -trimpath -o build/lmtpd ./cmd/lmtpd
@@ -16,6 +16,13 @@ test: ## everything: static checks, then all tests with the race detector
 	sh test/setup.sh
 	$(MAKE) --no-print-directory vet
 	$(GO) test -race ./...
+	cd test/powercut && $(GO) test ./...
+
+POINTS ?= 40
+test-powercut: ## power cuts at POINTS points of each file system's log, and failing disks; a quarter of an hour, as root
+	sh test/setup.sh
+	cd test/powercut && LMTPD_POWERCUT_POINTS=$(POINTS) $(GO) test -count=1 -v -timeout 4h ./...
+	LMTPD_TEST_KILLS=60 $(GO) test -count=1 -v -run KilledUnderPostfix ./test
 
 short: ## only the tests that need nothing but Go
 	$(GO) test $$($(GO) list ./... | grep -v /test$$)
@@ -24,6 +31,7 @@ vet:
 	$(GO) vet ./...
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt wants to change:"; echo "$$unformatted"; exit 1; fi
 	$(GO) run $(STATICCHECK) ./...
+	cd test/powercut && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...
 
 FUZZTIME ?= 30s
 fuzz: ## every fuzz target for FUZZTIME

@@ -40,6 +40,7 @@ var mayImport = map[string][]string{
 	"userdb/userdbtest":     {module + "/userdb"},
 	"test":                  {},
 	"test/package/load":     {},
+	"test/powercut":         {}, // a module of its own, see its go.mod
 	"bench":                 {},
 	"bench/discard":         {module + "/protocol"},
 }
@@ -89,10 +90,16 @@ func TestEveryPackageHasTests(t *testing.T) {
 
 func listPackages(t *testing.T) (all []goPackage) {
 	t.Helper()
-	out, err := exec.Command("go", "list", "-json=ImportPath,Dir,Name,Doc,Imports,TestGoFiles,XTestGoFiles", module+"/...").Output()
+	const list = "-json=ImportPath,Dir,Name,Doc,Imports,TestGoFiles,XTestGoFiles"
+	out, err := exec.Command("go", "list", list, module+"/...").Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)
 	}
+	nested, err := exec.Command("go", "-C", "powercut", "list", list, "./...").Output()
+	if err != nil {
+		t.Fatalf("go list in test/powercut: %v", err)
+	}
+	out = append(out, nested...)
 	for d := json.NewDecoder(bytes.NewReader(out)); ; {
 		var p goPackage
 		if err := d.Decode(&p); errors.Is(err, io.EOF) {

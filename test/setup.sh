@@ -16,6 +16,9 @@ msmtp              /usr/bin/msmtp
 python3            /usr/bin/python3
 python3-aiosmtpd   /usr/lib/python3/dist-packages/aiosmtpd
 strace             /usr/bin/strace
+e2fsprogs          /usr/sbin/mkfs.ext4
+xfsprogs           /usr/sbin/mkfs.xfs
+btrfs-progs        /usr/bin/btrfs
 libnss-extrausers  /usr/share/doc/libnss-extrausers
 prometheus         /usr/bin/promtool
 iproute2           /usr/bin/ss
