@@ -71,7 +71,7 @@ func TestManOfCommands(t *testing.T) {
 			t.Errorf("%s.8: NAME", name)
 		}
 		documented := map[string]bool{}
-		for _, m := range regexp.MustCompile(`\bFl (-?[a-z-]+)`).FindAllStringSubmatch(strings.Join(regexp.MustCompile(`(?m)^\.It Fl .*$`).FindAllString(page, -1), "\n"), -1) {
+		for _, m := range regexp.MustCompile(`\bFl (-?[a-z0-9-]+)`).FindAllStringSubmatch(strings.Join(regexp.MustCompile(`(?m)^\.It Fl .*$`).FindAllString(page, -1), "\n"), -1) {
 			documented["-"+m[1]] = true
 		}
 		cmd.InitDefaultHelpFlag()

@@ -27,6 +27,8 @@ import (
 //	maildir DIR FILE   the one message in DIR/new equals FILE, its Received field aside
 //	listen PATH        a live socket that answers nothing, until the end of the script
 //	stale PATH         a socket that nobody serves any more
+//	dialog PATH FILE   talk to a Unix socket as FILE says, see playDialog
+//	certificate C K    a new certificate and its key, in files
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
@@ -58,6 +60,9 @@ func TestScripts(t *testing.T) {
 			"maildir": oneMessage,
 			"listen":  listenSocket,
 			"stale":   staleSocket,
+
+			"dialog":      playDialog,
+			"certificate": makeCertificate,
 		},
 	})
 }

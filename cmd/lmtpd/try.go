@@ -28,17 +28,22 @@ func tryCommand() *cobra.Command {
 		Use:   "try",
 		Short: "run without configuration: every address gets a mailbox",
 		Long: "Run a server to look at, without configuration, root or preparation: LMTP on\nDIR/lmtp.sock, SMTP on 127.0.0.1:2525. Every address gets a Maildir,\n" +
-			"DIR/mail/<domain>/<user>, and each delivery prints a line. Messages are kept when it ends.",
+			"DIR/mail/<domain>/<user>, and each delivery prints a line. Messages are kept when it ends.\n" +
+			"With --handler, messages go elsewhere.",
 		Args: cobra.NoArgs,
 	}
-	dir := cmd.Flags().String("dir", "", "`DIR` for the socket and the mail (default ./lmtpd-try)")
-	smtp := cmd.Flags().String("smtp", defaultTrySMTP, "`HOST:PORT` for SMTP; port 0: any free one; empty: no SMTP")
+	var o tryOptions
+	o.flags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		signals := make(chan os.Signal, 4)
 		signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 		defer signal.Stop(signals)
-		t := &trial{out: cmd.OutOrStdout(), log: slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelError}))}
-		if err := t.start(*dir, *smtp, !cmd.Flags().Changed("smtp")); err != nil {
+		o.smtpAnyPort = !cmd.Flags().Changed("smtp")
+		t := &trial{
+			out: &lockedWriter{w: cmd.OutOrStdout()}, err: &lockedWriter{w: cmd.ErrOrStderr()},
+			log: slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelError})),
+		}
+		if err := t.start(&o); err != nil {
 			return err
 		}
 		return t.wait(signals)
@@ -48,27 +53,42 @@ func tryCommand() *cobra.Command {
 
 // trial is `lmtpd try` while it runs.
 type trial struct {
-	out io.Writer
-	log *slog.Logger
-
-	mu sync.Mutex // guards out
-	d  daemon
+	out, err *lockedWriter
+	log      *slog.Logger
+	d        daemon
 }
 
-// start sets everything up and tells the user about it. anyPort allows another
-// port where the one for SMTP is taken.
-func (t *trial) start(dir, smtp string, anyPort bool) error {
-	dir, err := tryDirectory(dir)
+// lockedWriter lets sessions write side by side.
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
+}
+
+// start sets everything up and tells the user about it.
+func (t *trial) start(o *tryOptions) error {
+	service, err := o.service(t.out, t.err)
+	if err != nil {
+		return &exitError{exitUsage, err.Error()}
+	}
+	dir, err := tryDirectory(o.dir)
 	if err != nil {
 		return &exitError{exitConfig, err.Error()}
 	}
 	c := tryConfig(dir)
-	if smtp != "" {
-		addr, err := freeAddress(smtp, anyPort)
-		if err != nil {
-			return &exitError{exitUsage, err.Error()}
-		}
-		c.Listen = append(c.Listen, listenConfig{Name: "smtp", Protocol: protoSMTP, Address: addr})
+	if service.maildir != "" {
+		c.Mailbox.Path = strings.ReplaceAll(service.maildir, "%", "%%")
+	}
+	if service.size != nil {
+		c.Limits.MessageSize = *service.size
+	}
+	if c.Listen, err = o.listen(dir); err != nil {
+		return &exitError{exitUsage, err.Error()}
 	}
 	t.d = daemon{log: t.log, listeners: newListeners(nil, t.log), notify: &notifier{t.log}}
 	agent, err := buildAgent(c, slog.New(slog.DiscardHandler))
@@ -77,11 +97,15 @@ func (t *trial) start(dir, smtp string, anyPort bool) error {
 	}
 	agent.Users = userdb.Any{}
 	agent.Report = t.report
-	if err := t.d.startAgent(c, agent); err != nil {
+	t.d.agents.current.Store(agent)
+	err = t.d.replace(c, func(p listenProto) server {
+		return service.adapt(buildServer(c, p, &t.d.agents, t.log), p)
+	})
+	if err != nil {
 		t.d.listeners.close()
 		return &exitError{exitConfig, err.Error()}
 	}
-	t.greet(dir)
+	t.greet(dir, service)
 	t.d.notify.ready("trying in " + dir)
 	return nil
 }
@@ -94,10 +118,6 @@ func tryConfig(dir string) *config {
 	}
 	c.StateDirectory = dir
 	c.Mailbox.Path = filepath.Join(strings.ReplaceAll(dir, "%", "%%"), "mail", "%d", "%n")
-	c.Listen = []listenConfig{{
-		Name: "lmtp", Protocol: protoLMTP, Mode: 0o600,
-		Address: socketAddress{Network: "unix", Address: filepath.Join(dir, "lmtp.sock")},
-	}}
 	return c
 }
 
@@ -133,35 +153,88 @@ func makeTryDirectory(dir string) error {
 	return checkWritable(dir, "the socket and the mail")
 }
 
-// freeAddress is the address for SMTP. One that was not asked for by name, and is
-// taken, is exchanged for a free port.
-func freeAddress(hostPort string, anyPort bool) (socketAddress, error) {
+// listen are the sockets that the options name.
+func (o *tryOptions) listen(dir string) (list []listenConfig, err error) {
+	lmtp := o.lmtp
+	if lmtp == defaultLMTP {
+		lmtp = filepath.Join(dir, "lmtp.sock")
+	}
+	for _, l := range []struct {
+		protocol listenProto
+		address  string
+		anyPort  bool
+	}{{protoLMTP, lmtp, false}, {protoSMTP, o.smtp, o.smtpAnyPort}, {protoSMTPS, o.smtps, false}} {
+		if l.address == "" {
+			continue
+		}
+		addr, err := tryAddress(string(l.protocol), l.address, l.anyPort)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, listenConfig{Name: string(l.protocol), Protocol: l.protocol, Mode: 0o600, Address: addr})
+	}
+	if len(list) == 0 {
+		return nil, errors.New("there is nothing to listen on: leave one of --lmtp, --smtp and --smtps")
+	}
+	return list, nil
+}
+
+// tryAddress is the address to listen on: a path, if there is a slash in it, or HOST:PORT.
+// One that was not asked for by name, and is taken, is exchanged for a free port.
+func tryAddress(flag, address string, anyPort bool) (socketAddress, error) {
+	path := strings.TrimPrefix(address, "unix:")
+	if !strings.Contains(path, "/") {
+		return freeAddress(flag, address, anyPort)
+	}
+	if !filepath.IsAbs(path) {
+		cwd, err := os.Getwd()
+		if err != nil {
+			return socketAddress{}, fmt.Errorf("--%s: %w", flag, err)
+		}
+		path = cwd + "/" + path
+	}
+	addr, err := parseSocketAddress(path)
+	if err != nil {
+		return addr, fmt.Errorf("--%s: %w", flag, err)
+	}
+	return addr, nil
+}
+
+func freeAddress(flag, hostPort string, anyPort bool) (socketAddress, error) {
 	addr, err := parseSocketAddress("tcp:" + hostPort)
 	if err != nil {
-		return addr, fmt.Errorf("--smtp: %w", err)
+		return addr, fmt.Errorf("--%s: %w", flag, err)
 	}
 	l, err := net.Listen(addr.Network, addr.Address)
 	if errors.Is(err, syscall.EADDRINUSE) && anyPort {
 		l, err = net.Listen("tcp", "127.0.0.1:0")
 	}
 	if err != nil {
-		return addr, fmt.Errorf("--smtp %s: %w; name another port, or leave SMTP out with --smtp \"\"", hostPort, errnoOf(err))
+		return addr, fmt.Errorf("--%s %s: %w; name another port, or leave it out with --%s \"\"", flag, hostPort, errnoOf(err), flag)
 	}
 	defer l.Close()
 	return socketAddress{Network: "tcp", Address: l.Addr().String()}, nil
 }
 
-func (t *trial) greet(dir string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	self := ownCommand()
-	sock := filepath.Join(dir, "lmtp.sock")
-	fmt.Fprintf(t.out, "lmtpd is listening; every address has a mailbox. Ctrl-C ends it.\n\n")
+func (t *trial) greet(dir string, service *tryService) {
+	var g strings.Builder
+	fmt.Fprintf(&g, "lmtpd is listening; %s. Ctrl-C ends it.\n\n", service.greeting)
+	sock := ""
 	for _, b := range t.d.current.bounds {
-		fmt.Fprintf(t.out, "  %-5s %s\n", strings.ToUpper(string(b.Protocol)), strings.TrimPrefix(strings.TrimPrefix(b.Address, "unix:"), "tcp:"))
+		addr := strings.TrimPrefix(strings.TrimPrefix(b.Address, "unix:"), "tcp:")
+		fmt.Fprintf(&g, "  %-5s %s\n", strings.ToUpper(string(b.Protocol)), addr)
+		if b.Protocol == protoLMTP {
+			sock = strings.TrimPrefix(b.Address, "unix:")
+		}
 	}
-	fmt.Fprintf(t.out, "  %-5s %s/mail/<domain>/<user>\n\n", "mail", dir)
-	fmt.Fprintf(t.out, "Send a message from another terminal:\n\n  printf 'Subject: hello\\n\\nIt works.\\n' | %s send --to %s -f ann@example.org bob@example.org\n\n", self, shellWord(sock))
+	if service.delivers && service.maildir == "" {
+		fmt.Fprintf(&g, "  %-5s %s/mail/<domain>/<user>\n", "mail", dir)
+	}
+	g.WriteByte('\n')
+	if sock != "" {
+		fmt.Fprintf(&g, "Send a message from another terminal:\n\n  printf 'Subject: hello\\n\\nIt works.\\n' | %s send --to %s -f ann@example.org bob@example.org\n\n", ownCommand(), shellWord(sock))
+	}
+	io.WriteString(t.out, g.String())
 }
 
 // ownCommand is how the user would call this program again.
@@ -183,8 +256,6 @@ func shellWord(s string) string {
 // report prints one line for each recipient.
 func (t *trial) report(o delivery.Outcome) {
 	t.d.counts.add(o)
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	if o.Reply.OK() {
 		fmt.Fprintf(t.out, "%-9s  %s  from <%s>  %d octets  %s\n", o.Status(), o.To, o.From, o.Size, o.File)
 		return
