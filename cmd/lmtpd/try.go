@@ -98,7 +98,7 @@ func (t *trial) start(o *tryOptions) error {
 	agent.Users = userdb.Any{}
 	agent.Report = t.report
 	t.d.agents.current.Store(agent)
-	err = t.d.replace(c, func(p listenProto) server {
+	err = t.d.replace(c, func() error { return nil }, func(p listenProto) server {
 		return service.adapt(buildServer(c, p, &t.d.agents, t.log), p)
 	})
 	if err != nil {
