@@ -310,9 +310,9 @@ func protocolTargets(r results) []target {
 		return target{what: what, want: want, atMost: true, unit: unit, got: v, known: ok}
 	}
 	return []target{
-		ratio("LMTP: transactions/s against go-smtp", "lmtp", nameGoSMTP, rate, 3, false),
-		ratio("LMTP: transactions/s against aiosmtpd", "lmtp", nameAiosmtpd, rate, 10, false),
-		ratio("LMTP, next envelope behind each message: transactions/s against go-smtp", "ahead", nameGoSMTP, rate, 3, false),
+		ratio("LMTP: rate against go-smtp", "lmtp", nameGoSMTP, rate, 3, false),
+		ratio("LMTP: rate against aiosmtpd", "lmtp", nameAiosmtpd, rate, 10, false),
+		ratio("LMTP, envelopes sent ahead: rate against go-smtp", "ahead", nameGoSMTP, rate, 3, false),
 		ratio("LMTP: CPU per transaction against go-smtp", "lmtp", nameGoSMTP, cpuMillis, 0.33, true),
 		plain("10 000 idle sessions: failures", refusals, 0, ""),
 		plain("10 000 idle sessions: memory", grown, 100, " MiB"),
