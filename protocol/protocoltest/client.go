@@ -26,6 +26,9 @@ const patience = 30 * time.Second
 // Dial connects to the server. The greeting is left to be read.
 func (s *Server) Dial(t testing.TB) *Client {
 	t.Helper()
+	if s.pipes != nil {
+		return s.dialPipe(t)
+	}
 	conn, err := net.Dial(s.Network, s.Addr)
 	if err != nil {
 		t.Fatalf("dial: %v", err)

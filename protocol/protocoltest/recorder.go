@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"testing"
 
 	"github.com/lmtpd/lmtpd/protocol"
 )
@@ -27,6 +28,8 @@ type Recorder struct {
 
 	mu       sync.Mutex
 	messages []Message
+	next     int // the first that Next has not given
+	faults   []*fault
 	more     chan struct{} // closed and renewed with each message
 }
 
@@ -34,7 +37,10 @@ type Recorder struct {
 func NewRecorder() *Recorder { return &Recorder{more: make(chan struct{})} }
 
 // Deliver implements protocol.Handler.
-func (r *Recorder) Deliver(_ context.Context, tx *protocol.Transaction, body *protocol.Body) error {
+func (r *Recorder) Deliver(ctx context.Context, tx *protocol.Transaction, body *protocol.Body) error {
+	if reply := r.strike(ctx, Body); !reply.OK() {
+		return reply
+	}
 	data, err := io.ReadAll(body)
 	if err != nil {
 		return err
@@ -78,4 +84,21 @@ func (r *Recorder) Wait(ctx context.Context, n int) ([]Message, error) {
 			return r.Messages(), fmt.Errorf("protocoltest: %d of %d messages: %w", got, n, ctx.Err())
 		}
 	}
+}
+
+// Next gives each message once, oldest first, and waits for the next one. It fails the
+// test where none comes.
+func (r *Recorder) Next(t testing.TB) Message {
+	t.Helper()
+	r.mu.Lock()
+	n := r.next
+	r.next++
+	r.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	all, err := r.Wait(ctx, n+1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all[n]
 }

@@ -20,7 +20,11 @@ type Server struct {
 	Config *protocol.Server
 	// Network and Addr are what to dial, once started.
 	Network, Addr string
+	// Link is what connections go over; the zero value changes nothing. Set it
+	// before Start.
+	Link Link
 
+	pipes    *pipes // not nil: no listener
 	listener net.Listener
 	implicit bool // TLS from the first octet on
 	dir      string
@@ -46,10 +50,14 @@ func NewLMTPServer(h protocol.Handler) *Server {
 
 // NewUnstartedServer makes a server whose Config can still be changed.
 func NewUnstartedServer(mode protocol.Mode, h protocol.Handler) *Server {
-	return &Server{
+	s := &Server{
 		Config: &protocol.Server{Mode: mode, Hostname: "mx.example.org", Handler: h},
 		served: make(chan struct{}),
 	}
+	if r, ok := h.(*Recorder); ok {
+		s.Config.Policy = r.Policy()
+	}
+	return s
 }
 
 // Start listens on a loopback port and serves it in the background.
@@ -103,12 +111,16 @@ func (s *Server) CloseClientConnections() {
 // ended. A handler that hangs, and does not mind its context, hangs Close too.
 func (s *Server) Close() {
 	s.once.Do(func() {
-		if s.listener == nil {
+		if s.listener == nil && s.pipes == nil {
 			return // never started
 		}
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		s.Config.Shutdown(ctx)
+		if s.pipes != nil {
+			s.pipes.sessions.Wait()
+			return
+		}
 		<-s.served
 		s.Config.Shutdown(context.Background()) // the sessions end now: wait for them
 		if s.dir != "" {
@@ -117,7 +129,7 @@ func (s *Server) Close() {
 	})
 }
 
-// trackingListener notes connections, and leaves them as they are.
+// trackingListener notes connections.
 type trackingListener struct {
 	net.Listener
 	s *Server
@@ -128,8 +140,16 @@ func (l trackingListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.s.mu.Lock()
-	defer l.s.mu.Unlock()
-	l.s.conns = append(l.s.conns, c)
-	return c, nil
+	return l.s.track(c), nil
+}
+
+// track notes a connection and gives it as the server is to see it.
+func (s *Server) track(c net.Conn) net.Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns = append(s.conns, c)
+	if s.Link.Chunk > 0 || s.Link.Wait != nil {
+		return &slowConn{c, s.Link}
+	}
+	return c
 }
