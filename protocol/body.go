@@ -138,6 +138,9 @@ func (b *Body) step() []byte {
 	switch {
 	case b.done && b.fault.Code == 0:
 		b.err = io.EOF
+		if len(span) == 0 {
+			w.shrink() // the handler may wait for a disk now
+		}
 		b.ended()
 	case used == 0 && !b.done:
 		b.more()

@@ -75,7 +75,7 @@ func newSession(srv *Server, conn net.Conn, cancel context.CancelFunc) *Session 
 		ID: srv.lastID.Add(1), Mode: srv.Mode,
 		RemoteAddr: conn.RemoteAddr(), PeerAddr: conn.RemoteAddr(), LocalAddr: conn.LocalAddr(), PeerCred: peerCred(conn),
 		srv: srv, cancel: cancel, conn: conn,
-		wire: newWire(conn, srv.limits.CommandLine, srv.timeouts.Write),
+		wire: newWire(conn, srv.timeouts.Write),
 	}
 	if t := srv.Trace; t != nil && t.Wire != nil {
 		s.wire.trace = func(reply []byte) { t.Wire(s, ToClient, reply) }

@@ -35,7 +35,7 @@ type wire struct {
 }
 
 const (
-	idleBuffer = 4 << 10  // octets that a session holds while it waits
+	idleBuffer = 2 << 10  // octets that a session holds while it waits
 	dataBuffer = 64 << 10 // octets borrowed while a message arrives
 	minLine    = 500      // octets that a command line may always have
 	maxOut     = 4 << 10  // replies collected before they are written anyhow
@@ -44,10 +44,10 @@ const (
 
 var dataBuffers = sync.Pool{New: func() any { b := make([]byte, dataBuffer); return &b }}
 
-func newWire(conn net.Conn, lineLimit int, writeTimeout time.Duration) *wire {
+func newWire(conn net.Conn, writeTimeout time.Duration) *wire {
 	w := &wire{conn: conn, socket: conn, writeTimeout: writeTimeout}
 	w.written.L = &w.mu
-	w.buf = make([]byte, max(idleBuffer, lineLimit))
+	w.buf = make([]byte, idleBuffer)
 	w.home = w.buf
 	return w
 }
