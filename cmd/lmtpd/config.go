@@ -104,7 +104,7 @@ type limitsConfig struct {
 	DataTimeout        duration `toml:"data_timeout" example:"\"3m\""`
 	Errors             int      `toml:"errors" example:"10"`
 	MemoryBody         size     `toml:"memory_body" example:"\"256 KiB\""` // 0: every body goes to a file
-	ParallelDeliveries int      `toml:"parallel_deliveries" example:"16"`
+	ParallelDeliveries int      `toml:"parallel_deliveries" example:"64"`
 	IdleExit           duration `toml:"idle_exit" example:"\"10m\""` // 0: never
 }
 
@@ -169,7 +169,7 @@ func defaultConfig() *config {
 			DataTimeout:        duration(3 * time.Minute),
 			Errors:             10,
 			MemoryBody:         256 << 10,
-			ParallelDeliveries: 16,
+			ParallelDeliveries: 64,
 		},
 		Delivery: deliveryConfig{
 			LoopCheck:      true,
