@@ -12,7 +12,7 @@
 //  1. open new/ below the mailbox root; missing directories are created and
 //     every directory that got a new entry is synced,
 //  2. open an unnamed file (O_TMPFILE), or tmp/NAME where the file system has
-//     no unnamed files,
+//     no unnamed files or would lose them (journal.go),
 //  3. write header and body, each octet once,
 //  4. sync the file,
 //  5. give it its name in new/ (linkat, or renameat2 from tmp/),
@@ -21,6 +21,17 @@
 //
 // A reader therefore never sees an incomplete file, and a copy reported without
 // an error survives a power cut. Nothing is reported as delivered before step 6.
+//
+// One commit of the journal would do instead of two: begin write-back and wait for
+// it (sync_file_range), name the file, then sync file and directory. A delivery alone
+// is then 1.4 to 1.8 times as fast on ext4 and xfs, sixteen at once are not faster.
+// Cut off at 124 points of the write logs of each of ext4 (also data=writeback), xfs
+// and btrfs, it never showed an incomplete file. It is not done all the same. It
+// leans on a journal to keep the name behind the data, and a program cannot tell
+// whether there is one: on ext4 without, 3 of 524 points had an incomplete message
+// or lacked an acknowledged one, with no sector torn, where the order above, by
+// tmp/, had neither. sync_file_range promises nothing of the kind by its manual.
+// The order above asks only for what fsync promises. See test/powercut.
 //
 // # Many copies of one message
 //
