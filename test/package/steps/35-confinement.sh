@@ -25,3 +25,13 @@ refuses "front: /etc is read-only" nsenter -t "$pid" -m touch /etc/lmtpd/x
 refuses "writer: /etc is read-only" nsenter -t "$writer" -m touch /etc/lmtpd/x
 refuses "front, as its user: no mail of the file's users" nsenter -t "$pid" -m setpriv --reuid=lmtpd --regid=lmtpd --clear-groups \
 	ls /srv/vmail/example.net/dora/Maildir
+for unit in lmtpd lmtpd-writer; do
+	journalctl -q -u $unit.service --grep 'confined less' && fail "$unit could not give up what it does not need"
+	show "$unit.service, by itself: $(journalctl -q -o cat -u $unit.service --grep '^confined' | tail -1)"
+done
+if [ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" = Y ]; then
+	is "front: AppArmor" "lmtpd (complain)" "$(cat "/proc/$pid/attr/current")"
+	is "writer: AppArmor" "lmtpd-writer (complain)" "$(cat "/proc/$writer/attr/current")"
+else
+	show "SKIPPED: this kernel has no AppArmor"
+fi
