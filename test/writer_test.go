@@ -336,6 +336,7 @@ func TestWriterKilledUnderLoad(t *testing.T) {
 			t.Errorf("reply %q", r)
 		}
 	}
+	clearTmp(t, filepath.Dir(box))
 	count := marks(t, filepath.Dir(box))
 	if len(acknowledged) != 200 {
 		t.Errorf("%d acknowledged", len(acknowledged))
