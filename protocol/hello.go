@@ -13,6 +13,9 @@ import (
 // section 4.1). A second one resets the transaction (RFC 5321 section 4.1.4).
 func (s *Session) hello(ctx context.Context, arg []byte, verb uint32) Reply {
 	r := s.greeted(ctx, arg, verb)
+	if r.OK() && s.Extended {
+		r.Text = s.offer(ctx, r.Text)
+	}
 	if r.Then != CloseNow {
 		s.putPlain(r)
 	}
@@ -37,17 +40,16 @@ func (s *Session) greeted(ctx context.Context, arg []byte, verb uint32) Reply {
 	s.reset()
 	s.Hello = name
 	s.Extended = verb != vHELO
-	r = r.or(Reply{Code: 250, Text: s.srv.hostname})
-	if s.Extended {
-		lines := s.extensions()
-		if f := s.srv.Policy.Extensions; f != nil {
-			lines = f(ctx, s, lines)
-		}
-		for _, l := range lines {
-			r.Text += "\n" + l
-		}
+	return r.or(Reply{Code: 250, Text: s.srv.hostname})
+}
+
+// offer adds the extensions to the reply.
+func (s *Session) offer(ctx context.Context, text string) string {
+	lines := s.extensions()
+	if f := s.srv.Policy.Extensions; f != nil {
+		lines = f(ctx, s, lines)
 	}
-	return r
+	return strings.Join(append([]string{text}, lines...), "\n")
 }
 
 // extensions are the EHLO keywords (RFC 5321 section 4.1.1.1).
