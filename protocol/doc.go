@@ -32,6 +32,13 @@
 // order; each reply goes out as soon as those before it are out. In SMTP mode
 // there is one reply, that of Handler.Deliver.
 //
+// # Handlers that are here
+//
+// [Discard], [Debug], [Parsed] and [PerRecipient] take messages; [Split] and [Fanout]
+// pass them to other handlers. Package relay hands them on to another server, and
+// package protocoltest records them. FEATURES.md has what aiosmtpd, pymta and Python's
+// smtpd can do with the name of what does it here; COMPARISON.md, their command lines.
+//
 // # Strictness
 //
 // Only CR LF . CR LF ends a message, in every mode: a lone CR or LF is never a

@@ -13,6 +13,7 @@ packages='
 postfix            /usr/sbin/postfix
 swaks              /usr/bin/swaks
 msmtp              /usr/bin/msmtp
+fetchmail          /usr/bin/fetchmail
 python3            /usr/bin/python3
 python3-aiosmtpd   /usr/lib/python3/dist-packages/aiosmtpd
 strace             /usr/bin/strace
