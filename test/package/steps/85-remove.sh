@@ -4,7 +4,7 @@ mails=$(count /home /srv/vmail)
 apt-get -y -q remove lmtpd >/tmp/apt.log 2>&1 || { cat /tmp/apt.log; fail "apt remove"; }
 is "processes of lmtpd" "" "$(ps -C lmtpd -o pid=)"
 is "sockets" "" "$(ls -d /run/lmtpd /var/spool/postfix/lmtpd 2>/dev/null)"
-is "units that systemd still knows of" "" "$(systemctl list-units --all --plain --no-legend 'lmtpd*')"
+is "units that are active" "" "$(systemctl list-units --plain --no-legend 'lmtpd*')"
 is "configuration" "/etc/lmtpd/lmtpd.toml /etc/lmtpd/users" "$(echo /etc/lmtpd/*)"
 is "mail" "$mails" "$(count /home /srv/vmail)"
 mail emma@example.net
