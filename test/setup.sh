@@ -14,6 +14,7 @@ postfix            /usr/sbin/postfix
 swaks              /usr/bin/swaks
 msmtp              /usr/bin/msmtp
 fetchmail          /usr/bin/fetchmail
+node-nodemailer    /usr/share/nodejs/nodemailer
 python3            /usr/bin/python3
 python3-aiosmtpd   /usr/lib/python3/dist-packages/aiosmtpd
 strace             /usr/bin/strace

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	netsmtp "net/smtp"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -163,6 +164,50 @@ with smtplib.SMTP(sys.argv[1], int(sys.argv[2])) as c:
 		msmtp := need(t, "msmtp")[0]
 		run(t, strings.ReplaceAll(secureMessage, "\r\n", "\n"), msmtp, "--file=/dev/null", "--host="+host, "--port="+port, "--tls=on", "--tls-certcheck=off",
 			"--auth=plain", "--user=joe", "--passwordeval=echo secret", "--from=joe@example.org", "--", "bob@example.org")
+		checkSecured(t, rec.Next(t))
+	})
+}
+
+// TestNodemailer: LMTP over TCP, which is all that it has for that, and SMTP with TLS
+// and AUTH.
+func TestNodemailer(t *testing.T) {
+	t.Parallel()
+	node := need(t, "node")[0]
+	const modules = "/usr/share/nodejs"
+	if _, err := os.Stat(modules + "/nodemailer"); err != nil {
+		t.Skip("no nodemailer here; test/setup.sh installs it")
+	}
+	const script = `
+const options = JSON.parse(process.argv[1])
+const raw = require('fs').readFileSync(0)
+require('nodemailer').createTransport(options)
+	.sendMail({envelope: {from: 'joe@example.org', to: ['bob@example.org', 'eve@example.org']}, raw})
+	.then(i => console.log(i.response))
+	.catch(e => { console.error(e); process.exit(1) })
+`
+	send := func(t *testing.T, addr, options string) {
+		t.Helper()
+		host, port, _ := strings.Cut(addr, ":")
+		cmd := exec.Command(node, "-e", script, "{"+options+`, "host": "`+host+`", "port": `+port+"}")
+		cmd.Env = append(os.Environ(), "NODE_PATH="+modules)
+		cmd.Stdin = strings.NewReader(secureMessage)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("nodemailer: %v\n%s", err, out)
+		}
+	}
+	t.Run("LMTP", func(t *testing.T) {
+		rec := protocoltest.NewRecorder()
+		srv := protocoltest.NewUnstartedServer(protocol.LMTP, rec)
+		srv.Start()
+		defer srv.Close()
+		send(t, srv.Addr, `"lmtp": true, "ignoreTLS": true`)
+		if m := rec.Next(t); string(m.Body) != secureMessage || m.With != "LMTP" || len(m.Rcpts) != 2 {
+			t.Errorf("message %+v", m)
+		}
+	})
+	t.Run("SMTP", func(t *testing.T) {
+		srv, rec := secureServer(t)
+		send(t, srv.Addr, `"requireTLS": true, "tls": {"rejectUnauthorized": false}, "auth": {"user": "joe", "pass": "secret"}`)
 		checkSecured(t, rec.Next(t))
 	})
 }
