@@ -24,14 +24,14 @@
 //
 // One commit of the journal would do instead of two: begin write-back and wait for
 // it (sync_file_range), name the file, then sync file and directory. A delivery alone
-// is then 1.4 to 1.8 times as fast on ext4 and xfs, sixteen at once are not faster.
-// Cut off at 124 points of the write logs of each of ext4 (also data=writeback), xfs
-// and btrfs, it never showed an incomplete file. It is not done all the same. It
-// leans on a journal to keep the name behind the data, and a program cannot tell
-// whether there is one: on ext4 without, 3 of 524 points had an incomplete message
-// or lacked an acknowledged one, with no sector torn, where the order above, by
-// tmp/, had neither. sync_file_range promises nothing of the kind by its manual.
-// The order above asks only for what fsync promises. See test/powercut.
+// is then 1.4 to 1.8 times as fast on ext4, xfs and btrfs, sixteen at once at most
+// 1.2. Cut off at 124 points of the write logs of each of ext4 (also data=writeback),
+// xfs and btrfs, it never showed an incomplete file. It is not done all the same: it
+// leans on a journal to keep the name behind the data, and which file systems order
+// the two is no promise of any call. On ext4 without a journal, 3 of 524 points had an
+// incomplete message or lacked an acknowledged one, with no sector torn; the order
+// above, by tmp/, had neither at 400. It asks only for what fsync promises. See
+// test/powercut.
 //
 // # Many copies of one message
 //
