@@ -49,8 +49,8 @@ func (a *Agent) deliver(ctx context.Context, m *message, settle func(i int, o Ou
 			o := m.outcome(i)
 			o.Duplicate = n > 0
 			fill(&o)
-			settle(i, o) // the client first, then the log
-			a.report(o)
+			a.report(o) // who has read the reply finds the log line
+			settle(i, o)
 		}
 	}
 	var copies []*copyOf // those to be written; targets has the same indexes
