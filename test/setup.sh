@@ -10,6 +10,8 @@ set -eu
 # One Debian package per line, with a path that shows it is there.
 # A test's need() uses the programs; keep the two in step.
 packages='
+gcc                /usr/bin/gcc
+libc6-dev          /usr/include/stdio.h
 postfix            /usr/sbin/postfix
 swaks              /usr/bin/swaks
 msmtp              /usr/bin/msmtp
