@@ -15,6 +15,7 @@ here=$top/test/package
 suite=${SUITE:-bookworm}
 work=$top/build/package-test
 base=$work/root-$suite
+mirror=${MIRROR:-http://deb.debian.org/debian}
 
 say() { printf '\n==== %s\n' "$*"; }
 die() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
@@ -39,6 +40,8 @@ need dh debhelper
 need dh_apparmor dh-apparmor
 need apparmor_parser apparmor
 need lintian lintian
+need piuparts piuparts
+need autopkgtest autopkgtest
 if [ -n "$missing" ]; then
 	say "installing$missing"
 	# shellcheck disable=SC2086
@@ -55,7 +58,7 @@ if [ ! -e "$base/.complete" ]; then
 		--skip=cleanup/apt,cleanup/apt/lists \
 		--customize-hook='chroot "$1" apt-get -y -q --no-install-recommends --download-only install postfix' \
 		--customize-hook='touch "$1/.complete"' \
-		"$suite" "$base" "${MIRROR:-http://deb.debian.org/debian}"
+		"$suite" "$base" "$mirror"
 fi
 
 # Mounts are seen here only, and go when this script does.
@@ -65,12 +68,12 @@ fi
 
 run=$(mktemp -d "$work/run.XXXXXX")
 cleanup() {
-	umount "$run/root" 2>/dev/null || true
+	umount --recursive --lazy "$run"/*/root 2>/dev/null || true
 	[ -n "${KEEP:-}" ] || rm -rf "$run"
 }
 trap cleanup EXIT
 trap 'exit 130' INT TERM
-mkdir -p "$run"/{upper,overlay,root,test}
+mkdir "$run/test"
 
 commit=$(git -C "$top" rev-parse "${LMTPD_DEB_COMMIT:-HEAD}")
 export LMTPD_DEB_COMMIT=$commit
@@ -102,6 +105,30 @@ if [ ! -e "$debs/complete" ]; then
 	touch "$debs/complete"
 fi
 
+overlay() { # NAME: the root, written to in $run/NAME
+	mkdir -p "$run/$1"/{upper,work,root}
+	mount -t overlay overlay -o "lowerdir=$base,upperdir=$run/$1/upper,workdir=$run/$1/work" "$run/$1/root"
+}
+
+if [ $# = 0 ]; then
+	say "piuparts: installed, removed and purged, it leaves nothing"
+	piuparts --existing-chroot="$base" --distribution="$suite" --mirror="$mirror main" --no-eatmydata \
+		--scriptsdir=/etc/piuparts/scripts "$debs"/first/lmtpd_*.deb >"$run/piuparts.log" 2>&1 || { tail -40 "$run/piuparts.log"; die piuparts; }
+	grep -E 'PASS|WARN' "$run/piuparts.log"
+
+	say "autopkgtest: the tests of the package, without systemd"
+	overlay chroot
+	mount -t proc proc "$run/chroot/root/proc"
+	mount --rbind /dev "$run/chroot/root/dev"
+	cp -L /etc/resolv.conf "$run/chroot/root/etc/resolv.conf"
+	mkdir "$run/source"
+	git -C "$top" archive "$commit" | tar -x -C "$run/source"
+	cp -a "$run/source/packaging/debian" "$run/source/debian"
+	autopkgtest -B "$debs"/first/lmtpd_*.deb "$run/source" -- chroot "$run/chroot/root" >"$run/autopkgtest.log" 2>&1 ||
+		{ tail -60 "$run/autopkgtest.log"; die autopkgtest; }
+	sed -n '/@@@@ summary/,/^autopkgtest/p' "$run/autopkgtest.log" | grep PASS
+fi
+
 cp -r "$here"/steps "$here"/guest.sh "$here"/lib.sh "$run/test/"
 cp "$debs"/first/lmtpd_*.deb "$run/test/lmtpd.deb"
 cp "$debs"/next/lmtpd_*.deb "$run/test/lmtpd-next.deb"
@@ -109,8 +136,9 @@ cp "$debs"/next/lmtpd_*.deb "$run/test/lmtpd-next.deb"
 printf '%s\n' "$@" >"$run/test/only"
 
 say "booting Debian $suite"
-mount -t overlay overlay -o "lowerdir=$base,upperdir=$run/upper,workdir=$run/overlay" "$run/root"
-cat >"$run/root/etc/systemd/system/package-test.service" <<'END'
+overlay machine
+root=$run/machine/root
+cat >"$root/etc/systemd/system/package-test.service" <<'END'
 [Unit]
 After=multi-user.target
 SuccessAction=exit
@@ -123,11 +151,11 @@ StandardOutput=append:/test/output
 StandardError=inherit
 TimeoutStartSec=infinity
 END
-mkdir -p "$run/root/etc/systemd/system/default.target.wants"
-ln -s ../package-test.service "$run/root/etc/systemd/system/default.target.wants/"
+mkdir -p "$root/etc/systemd/system/default.target.wants"
+ln -s ../package-test.service "$root/etc/systemd/system/default.target.wants/"
 # A machine of its own name, without a login on the console.
-echo mail.example.org >"$run/root/etc/hostname"
-ln -sf /dev/null "$run/root/etc/systemd/system/console-getty.service"
+echo mail.example.org >"$root/etc/hostname"
+ln -sf /dev/null "$root/etc/systemd/system/console-getty.service"
 # Where /run is on a disk, nspawn does not dare to clean up behind itself.
 mkdir -p /run/systemd/nspawn
 mount -t tmpfs -o mode=0755 tmpfs /run/systemd/nspawn
@@ -135,7 +163,7 @@ status=0
 # What a container may not do by default, and the units may: Landlock.
 systemd-nspawn --quiet --register=no --keep-unit --private-network --console=pipe \
 	--system-call-filter="landlock_create_ruleset landlock_add_rule landlock_restrict_self" \
-	--machine=mail --directory="$run/root" --bind="$run/test:/test" --boot >"$run/console" 2>&1 &
+	--machine=mail --directory="$root" --bind="$run/test:/test" --boot >"$run/console" 2>&1 &
 container=$!
 tail --quiet -n +1 -F --pid=$container "$run/test/output" 2>/dev/null || true
 status=0
