@@ -4,7 +4,7 @@
 GO          ?= go
 STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build try test test-powercut check vet short fuzz cover bench bench-protocol clean
+.PHONY: build try test test-powercut test-package package check vet short fuzz cover bench bench-protocol clean
 
 build: ## the program, static, in build/
 	CGO_ENABLED=0 $(GO) build -trimpath -o build/lmtpd ./cmd/lmtpd
@@ -19,6 +19,12 @@ test: ## everything: static checks, then all tests with the race detector
 	cd test/powercut && $(GO) test ./...
 
 POINTS ?= 40
+test-package: ## the Debian package on a booted systemd, with the real Postfix; ten minutes, as root
+	test/package/run.sh
+
+package: ## the Debian package, in build/deb
+	packaging/debian/build.sh
+
 test-powercut: ## power cuts at POINTS points of each file system's log, and failing disks; a quarter of an hour, as root
 	sh test/setup.sh
 	cd test/powercut && LMTPD_POWERCUT_POINTS=$(POINTS) $(GO) test -count=1 -v -timeout 4h ./...
