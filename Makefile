@@ -18,13 +18,13 @@ test: ## everything: static checks, then all tests with the race detector
 	$(GO) test -race ./...
 	cd test/powercut && $(GO) test ./...
 
-POINTS ?= 40
 test-package: ## the Debian package on a booted systemd, with the real Postfix; ten minutes, as root
 	test/package/run.sh
 
 package: ## the Debian package, in build/deb
 	packaging/debian/build.sh
 
+POINTS ?= 40
 test-powercut: ## power cuts at POINTS points of each file system's log, and failing disks; a quarter of an hour, as root
 	sh test/setup.sh
 	cd test/powercut && LMTPD_POWERCUT_POINTS=$(POINTS) $(GO) test -count=1 -v -timeout 4h ./...
