@@ -77,6 +77,9 @@ var (
 // mechanism finds one by name. insecure says that it needs TLS, which is not there.
 func (s *Session) mechanism(name string) (start func(*Session) Mechanism, insecure bool) {
 	a := &s.srv.Auth
+	if s.Mechanisms != nil && !slices.Contains(s.Mechanisms, name) {
+		return nil, false
+	}
 	if m, ok := a.Mechanisms[name]; ok {
 		return m, false
 	}

@@ -47,7 +47,7 @@ func newBody(s *Session, tx *Transaction, c *chunks, ended func()) *Body {
 	b := &Body{
 		s: s, tx: tx, chunk: c, ended: ended,
 		start: time.Now(), unix: s.PeerCred != nil,
-		limit: s.srv.limits.MessageSize, lineMax: s.srv.limits.ContentLine,
+		limit: s.MessageSize, lineMax: s.srv.limits.ContentLine,
 		strict: s.srv.newlines == NewlinesReject,
 	}
 	if s.srv.newlines == NewlinesNormalize && tx.Mail.Body != BodyBinaryMIME {

@@ -60,7 +60,7 @@ func (s *Session) extensions() (lines []string) {
 			lines = append(lines, line)
 		}
 	}
-	if n := s.srv.limits.MessageSize; n > 0 {
+	if n := s.MessageSize; n > 0 {
 		add(ExtSize, "SIZE "+strconv.FormatInt(n, 10))
 	}
 	add(Ext8BitMIME, "8BITMIME")

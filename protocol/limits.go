@@ -29,6 +29,9 @@ type Limits struct {
 	// ContentLine is the longest line of a message in octets with its CR LF;
 	// default no limit.
 	ContentLine int
+	// LocalPart is the longest local part of an address in octets; default no limit.
+	// RFC 5321 section 4.5.3.1.1 says 64, but real addresses are longer.
+	LocalPart int
 	// Errors is how many commands may be wrong (syntax, sequence, unknown)
 	// before the session is closed with 421 4.7.0; default 10. Refusals by a
 	// hook do not count.

@@ -39,6 +39,9 @@ func (s *Session) begin(ctx context.Context, arg string) Reply {
 	}
 	if inner != "" {
 		from, err := ParsePath(inner, tx.Mail.UTF8)
+		if err == nil {
+			err = s.checkLocal(from)
+		}
 		if err == errPathUTF8 {
 			return s.fault(replyNeedUTF8)
 		}
@@ -52,7 +55,7 @@ func (s *Session) begin(ctx context.Context, arg string) Reply {
 		}
 		tx.From = from
 	}
-	if n := s.srv.limits.MessageSize; n > 0 && tx.Mail.Size > n {
+	if n := s.MessageSize; n > 0 && tx.Mail.Size > n {
 		return replyTooBig
 	}
 	r := call(s.srv.Policy.Mail, ctx, tx)
@@ -91,6 +94,13 @@ func (s *Session) rcpt(ctx context.Context, arg []byte) Reply {
 	return r.or(replyRcptOK)
 }
 
+func (s *Session) checkLocal(p Path) error {
+	if n := s.srv.limits.LocalPart; n > 0 && len(p.Local) > n {
+		return errPathTooLong
+	}
+	return nil
+}
+
 func (s *Session) fillRcpt(ctx context.Context, tx *Transaction, rcpt *Recipient, inner, params string) Reply {
 	rcpt.RawParams = strings.TrimSpace(params)
 	if strings.TrimLeft(params, " \t") != "" {
@@ -102,6 +112,9 @@ func (s *Session) fillRcpt(ctx context.Context, tx *Transaction, rcpt *Recipient
 		}
 	}
 	path, err := ParsePath(inner, tx.Mail.UTF8)
+	if err == nil {
+		err = s.checkLocal(path)
+	}
 	if err == errPathUTF8 {
 		return replyNeedUTF8
 	}

@@ -43,7 +43,13 @@ type Session struct {
 	Hello string
 	// Extended is set by EHLO and LHLO, and cleared by HELO.
 	Extended bool
-	Value    any
+	// MessageSize is the limit of this session, at first that of Server.Limits; a
+	// negative one is none. A hook may change it, for this peer, before MAIL.
+	MessageSize int64
+	// Mechanisms, if not nil, are the only ones of Server.Auth that this session is
+	// offered, in upper case. A hook may set it, for this peer, before EHLO.
+	Mechanisms []string
+	Value      any
 
 	srv     *Server
 	conn    net.Conn // the connection itself, below TLS
@@ -74,7 +80,8 @@ func newSession(srv *Server, conn net.Conn, cancel context.CancelFunc) *Session 
 	s := &Session{
 		ID: srv.lastID.Add(1), Mode: srv.Mode,
 		RemoteAddr: conn.RemoteAddr(), PeerAddr: conn.RemoteAddr(), LocalAddr: conn.LocalAddr(), PeerCred: peerCred(conn),
-		srv: srv, cancel: cancel, conn: conn,
+		MessageSize: srv.limits.MessageSize,
+		srv:         srv, cancel: cancel, conn: conn,
 		wire: newWire(conn, srv.timeouts.Write),
 	}
 	if t := srv.Trace; t != nil && t.Wire != nil {
