@@ -6,23 +6,28 @@ import (
 	"testing"
 )
 
-// TestContribPostfixComplete: each file in contrib/postfix is explained in its
-// README and used by a test in this directory.
-func TestContribPostfixComplete(t *testing.T) {
+// TestContribComplete: each file in contrib/postfix and contrib/exim is
+// explained in its README and used by a test in this directory.
+func TestContribComplete(t *testing.T) {
 	t.Parallel()
-	readme := contrib(t, "README.md")
 	var tests strings.Builder
 	for _, f := range dir(t, ".") {
 		if strings.HasSuffix(f, "_test.go") {
 			tests.WriteString(readFile(t, f))
 		}
 	}
-	for _, f := range dir(t, "../contrib/postfix") {
-		if !strings.Contains(readme, "`"+f+"`") && f != "README.md" {
-			t.Errorf("README.md does not mention %s", f)
-		}
-		if !strings.Contains(tests.String(), `"`+f+`"`) {
-			t.Errorf("no test uses %s", f)
+	for _, mta := range []string{"../contrib/postfix", "../contrib/exim"} {
+		readme := readFile(t, mta+"/README.md")
+		for _, f := range dir(t, mta) {
+			if f == "README.md" {
+				continue
+			}
+			if !strings.Contains(readme, "`"+f+"`") {
+				t.Errorf("%s/README.md does not mention %s", mta, f)
+			}
+			if !strings.Contains(tests.String(), `"`+f+`"`) {
+				t.Errorf("no test uses %s of %s", f, mta)
+			}
 		}
 	}
 }
