@@ -17,6 +17,7 @@ type load struct {
 	messages, workers, perSession, size int
 	timeout                             time.Duration
 	rate                                float64 // messages per second; 0: no limit
+	began                               int64   // tells the messages of this run from those of others
 }
 
 // tally is how it went.
@@ -122,7 +123,7 @@ func (w *worker) deliver(i int) bool {
 		w.before(err)
 		return false
 	}
-	body := fmt.Sprintf("X-Load: %d\r\nSubject: load\r\n\r\n", i)
+	body := fmt.Sprintf("X-Load: %d\r\nMessage-ID: <%d.%d@load.example.org>\r\nSubject: load\r\n\r\n", i, w.began, i)
 	line := strings.Repeat("x", 70) + "\r\n"
 	body += strings.Repeat(line, max(0, w.size-len(body))/len(line))
 	for _, step := range []struct{ text, want string }{

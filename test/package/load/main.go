@@ -29,6 +29,7 @@ func main() {
 		os.Exit(64)
 	}
 	began := time.Now()
+	l.began = began.UnixNano()
 	t := l.run()
 	fmt.Printf("%d messages in %.1f s, %d connections\n", t.delivered, time.Since(began).Seconds(), t.connections)
 	fmt.Printf("longest wait for a greeting %d ms, for a message %d ms\n", t.slowGreeting.Milliseconds(), t.slowMessage.Milliseconds())

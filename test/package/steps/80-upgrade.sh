@@ -3,7 +3,7 @@ echo '# of the administrator' >>/etc/lmtpd/lmtpd.toml
 sums=$(sha256sum /etc/lmtpd/*)
 emma=/srv/vmail/example.net/emma/Maildir
 rm -rf $emma
-mails=$(find /home /srv/vmail -type f | wc -l)
+find /home /srv/vmail -type f | sort >/tmp/mails
 inodes=$(stat -c '%n %i' $generic $postfix /run/lmtpd/writer.sock)
 pid=$(main_pid)
 /test/load -socket $postfix -n 4000 -rate 400 -workers 4 -to emma@example.net >/tmp/load &
@@ -18,4 +18,5 @@ newer_pid "$pid" || fail "the daemon was not restarted"
 is "the program that runs" /usr/bin/lmtpd "$(readlink "/proc/$(main_pid)/exe")"
 is "the sockets" "$inodes" "$(stat -c '%n %i' $generic $postfix /run/lmtpd/writer.sock)"
 is "the configuration" "$sums" "$(sha256sum /etc/lmtpd/*)"
-is "mail" $((mails + 4000)) "$(find /home /srv/vmail -type f | wc -l)"
+is "different messages that arrived" 4000 "$(grep -hs '^X-Load: ' -r $emma/new | sort -u | wc -l)"
+is "mail from before that is missing" "" "$(find /home /srv/vmail -type f | sort | comm -23 /tmp/mails -)"
