@@ -17,26 +17,35 @@ const (
 // device identifies a mounted file system.
 type device struct{ major, minor uint32 }
 
-// deviceSet holds devices. The zero value is empty.
-type deviceSet struct {
+// deviceSet holds devices, dirSet directories. The zero value is empty.
+type (
+	deviceSet struct{ boundedSet[device] }
+	dirSet    struct{ boundedSet[dirID] }
+)
+
+func (s *deviceSet) add(d device) { s.put(d, maxDevices) }
+func (s *dirSet) add(d dirID)     { s.put(d, maxSettled) }
+
+// boundedSet is a set that begins anew when it is full. Its zero value is empty.
+type boundedSet[K comparable] struct {
 	mu sync.RWMutex
-	m  map[device]struct{}
+	m  map[K]struct{}
 }
 
-func (s *deviceSet) has(d device) bool {
+func (s *boundedSet[K]) has(k K) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	_, ok := s.m[d]
+	_, ok := s.m[k]
 	return ok
 }
 
-func (s *deviceSet) add(d device) {
+func (s *boundedSet[K]) put(k K, most int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.m == nil || len(s.m) >= maxDevices {
-		s.m = make(map[device]struct{})
+	if s.m == nil || len(s.m) >= most {
+		s.m = make(map[K]struct{})
 	}
-	s.m[d] = struct{}{}
+	s.m[k] = struct{}{}
 }
 
 // dirID identifies a directory for as long as it exists; the birth time keeps
@@ -46,28 +55,6 @@ type dirID struct {
 	ino       uint64
 	born      int64
 	bornNanos uint32
-}
-
-// dirSet holds directories. The zero value is empty.
-type dirSet struct {
-	mu sync.RWMutex
-	m  map[dirID]struct{}
-}
-
-func (s *dirSet) has(d dirID) bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	_, ok := s.m[d]
-	return ok
-}
-
-func (s *dirSet) add(d dirID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.m == nil || len(s.m) >= maxSettled {
-		s.m = make(map[dirID]struct{})
-	}
-	s.m[d] = struct{}{}
 }
 
 // identify returns the identity of an open directory, whose it is and, where the
