@@ -200,8 +200,17 @@ func (s *eximSite) trace(id, from string, to ...string) trace {
 	return trace{sender: from, recipient: to[0], helo: "mta.example.org", with: "LMTP", then: s.received(id, to...)}
 }
 
-// startEximVirtual: users are local parts of example.org.
+// eximSnippets are put before those that every site has.
+type eximSnippets struct{ routers, transports string }
+
+// startEximVirtual: users are local parts of example.org; transport are pairs of a
+// text of the file transport and what stands there instead.
 func startEximVirtual(t *testing.T, users []string, transport ...string) *eximSite {
+	t.Helper()
+	return startEximVirtualWith(t, users, eximSnippets{}, transport...)
+}
+
+func startEximVirtualWith(t *testing.T, users []string, more eximSnippets, transport ...string) *eximSite {
 	t.Helper()
 	dir := tempDir(t)
 	acc := newAccounts(t, dir, eximUser)
@@ -226,9 +235,39 @@ func startEximVirtual(t *testing.T, users []string, transport ...string) *eximSi
 	s.exim = startExim(t, dir, within, firstAccount,
 		"MAIN", contribExim(t, "main"),
 		"ACL", contribExim(t, "acl"),
-		"ROUTERS", contribExim(t, "router.virtual"),
-		"TRANSPORTS", contribExim(t, "transport", append([]string{"/run/lmtpd", run}, transport...)...)+
+		"ROUTERS", more.routers+contribExim(t, "router.virtual"),
+		"TRANSPORTS", more.transports+contribExim(t, "transport", append([]string{"/run/lmtpd", run}, transport...)...)+
 			contribExim(t, "transport.verify", "2424", port),
+		"RETRY", contribExim(t, "retry"))
+	return s
+}
+
+// startEximLocal is Exim and lmtpd as contrib/exim describes them for login
+// accounts with these names.
+func startEximLocal(t *testing.T, names []string, more eximSnippets) *eximSite {
+	t.Helper()
+	dir := tempDir(t)
+	acc := newAccounts(t, dir, append(names[:len(names):len(names)], eximUser)...)
+	id := firstAccount + len(names)
+	s := &eximSite{dir: dir, home: acc.home}
+	within := eximWithin(t, dir, acc)
+	run := filepath.Join(dir, "run")
+	mkdir(t, run, nil)
+	if err := os.Chown(run, 5000, 5000); err != nil {
+		t.Fatal(err)
+	}
+	s.agent = startLMTPD(t, agentOptions{
+		dir: dir, as: &syscall.Credential{Uid: 5000, Gid: 5000},
+		config: contribExim(t, "lmtpd.local.toml", "/run/lmtpd", run),
+		within: append(within[:len(within):len(within)], "setpriv", "--reuid=5000", "--regid=5000", fmt.Sprint("--groups=", id),
+			"--inh-caps=-all,+setuid,+setgid", "--ambient-caps=-all,+setuid,+setgid",
+			"--bounding-set=-all,+setuid,+setgid", "--no-new-privs"),
+	})
+	s.exim = startExim(t, dir, within, id,
+		"MAIN", contribExim(t, "main"),
+		"ACL", "",
+		"ROUTERS", more.routers+contribExim(t, "router.local"),
+		"TRANSPORTS", contribExim(t, "transport", "/run/lmtpd", run)+more.transports,
 		"RETRY", contribExim(t, "retry"))
 	return s
 }

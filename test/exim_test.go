@@ -168,30 +168,8 @@ func TestEximOneAtATime(t *testing.T) {
 // TestEximLocal: contrib/exim for login accounts.
 func TestEximLocal(t *testing.T) {
 	t.Parallel()
-	dir := tempDir(t)
 	names := []string{"lmtpd-anna", "lmtpd-bob"}
-	acc := newAccounts(t, dir, append(names, eximUser)...)
-	id := firstAccount + len(names)
-	s := &eximSite{dir: dir, home: acc.home}
-	within := eximWithin(t, dir, acc)
-	run := filepath.Join(dir, "run")
-	mkdir(t, run, nil)
-	if err := os.Chown(run, 5000, 5000); err != nil {
-		t.Fatal(err)
-	}
-	s.agent = startLMTPD(t, agentOptions{
-		dir: dir, as: &syscall.Credential{Uid: 5000, Gid: 5000},
-		config: contribExim(t, "lmtpd.local.toml", "/run/lmtpd", run),
-		within: append(within[:len(within):len(within)], "setpriv", "--reuid=5000", "--regid=5000", fmt.Sprint("--groups=", id),
-			"--inh-caps=-all,+setuid,+setgid", "--ambient-caps=-all,+setuid,+setgid",
-			"--bounding-set=-all,+setuid,+setgid", "--no-new-privs"),
-	})
-	s.exim = startExim(t, dir, within, id,
-		"MAIN", contribExim(t, "main"),
-		"ACL", "",
-		"ROUTERS", contribExim(t, "router.local"),
-		"TRANSPORTS", contribExim(t, "transport", "/run/lmtpd", run),
-		"RETRY", contribExim(t, "retry"))
+	s := startEximLocal(t, names, eximSnippets{})
 
 	owner := &syscall.Credential{Uid: firstAccount + 1, Gid: firstAccount + 1}
 	makeMaildir(t, s.maildir(names[1]), owner)

@@ -1,7 +1,6 @@
 package test
 
 import (
-	"bufio"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -31,8 +30,9 @@ class Runner:
         replies = []
         for to in envelope.rcpt_tos:
             local, _, domain = to.lower().partition("@")
+            local = local.partition("+")[0]
             name, _, sub = local.rpartition("-")
-            if to.lower() in lists:
+            if local + "@" + domain in lists:
                 name, sub = local, ""
             if name + "@" + domain not in lists or sub and sub not in subaddresses:
                 replies.append("550 Requested action not taken: mailbox unavailable")
@@ -45,39 +45,33 @@ class Runner:
 loop = asyncio.new_event_loop()
 asyncio.set_event_loop(loop)
 server = loop.run_until_complete(loop.create_server(lambda: LMTP(Runner(), enable_SMTPUTF8=True), "127.0.0.1", 0))
-print(server.sockets[0].getsockname()[1], flush=True)
+print("port", server.sockets[0].getsockname()[1], flush=True)
 loop.run_forever()
 `
+
+// startMailman runs mailmanRunner and returns its port on loopback. Its lines are
+// "QUEUE LIST SUBADDRESS SENDER SIZE".
+func startMailman(t *testing.T) (took *lines, port string) {
+	t.Helper()
+	python := need(t, "/usr/bin/python3")[0]
+	if err := exec.Command(python, "-c", "import aiosmtpd.lmtp").Run(); err != nil {
+		if require {
+			t.Fatalf("no aiosmtpd here: %v, although LMTPD_TEST_REQUIRE=1; test/setup.sh installs it", err)
+		}
+		t.Skip("no aiosmtpd here; test/setup.sh installs it")
+	}
+	cmd := exec.Command(python, "-u", "-c", mailmanRunner)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	p := start(t, "Mailman's runner", cmd)
+	return p.stdout, p.stdout.await(t, `^port (\d+)$`)[1]
+}
 
 // TestMailman: recipients that are lists go to Mailman's LMTP runner, the others to the
 // daemon; each has the reply of where it went.
 func TestMailman(t *testing.T) {
 	t.Parallel()
 	s := startPlainSite(t, "bob")
-	python := need(t, "/usr/bin/python3")[0]
-	if exec.Command(python, "-c", "import aiosmtpd.lmtp").Run() != nil {
-		t.Skip("no aiosmtpd here; test/setup.sh installs it")
-	}
-	cmd := exec.Command(python, "-u", "-c", mailmanRunner)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer cmd.Wait()
-	defer cmd.Process.Kill()
-	printed := bufio.NewReader(stdout)
-	line := func() string {
-		l, err := printed.ReadString('\n')
-		if err != nil {
-			t.Fatal(err)
-		}
-		return strings.TrimSpace(l)
-	}
-
+	took, port := startMailman(t)
 	isList := func(r *protocol.Recipient) bool {
 		name := strings.ToLower(r.Path.Local)
 		for _, sub := range []string{"-admin", "-owner", "-request", "-join", "-leave"} {
@@ -85,7 +79,7 @@ func TestMailman(t *testing.T) {
 		}
 		return name == "ant" || name == "bee" || name == "deleted"
 	}
-	mailman := &relay.Relay{Mode: protocol.LMTP, Network: "tcp", Addr: "127.0.0.1:" + line()}
+	mailman := &relay.Relay{Mode: protocol.LMTP, Network: "tcp", Addr: "127.0.0.1:" + port}
 	rest := &relay.Relay{Mode: protocol.LMTP, Network: "unix", Addr: s.sock}
 	srv := protocoltest.NewLMTPServer(protocol.Split(isList, mailman, rest))
 	defer srv.Close()
@@ -101,9 +95,7 @@ func TestMailman(t *testing.T) {
 		}
 	}
 	for _, want := range []string{"in ant - ann@example.net 29", "command bee join ann@example.net 29", "in ant owner ann@example.net 29"} {
-		if l := line(); l != want {
-			t.Errorf("Mailman took %q, want %q", l, want)
-		}
+		took.await(t, "^"+want+"$")
 	}
 	if n := len(messages(t, filepath.Join(s.maildir("bob")))); n != 1 {
 		t.Errorf("%d messages for bob", n)
