@@ -1,7 +1,6 @@
 package delivery
 
 import (
-	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -23,33 +22,43 @@ type Location struct {
 	parts []string
 }
 
-// ParseLocation reads a Location: "~/Maildir", "/var/mail/%d/%n". The error says
-// what is wrong and what would be right.
+// LocationError is what is wrong with the text of a Location, and what would be right.
+type LocationError struct{ Text, Problem, Remedy string }
+
+func (e *LocationError) Error() string {
+	return fmt.Sprintf("%q %s; %s", e.Text, e.Problem, e.Remedy)
+}
+
+// ParseLocation reads a Location: "~/Maildir", "/var/mail/%d/%n". Errors are
+// *LocationError.
 func ParseLocation(s string) (Location, error) {
 	l := Location{text: s}
-	rest := s
-	switch {
-	case s == "~":
-		return Location{}, errors.New(`a home is no Maildir; write a directory in it, as in "~/Maildir"`)
-	case strings.HasPrefix(s, "~/"):
-		l.home, rest = true, s[2:]
-	case !strings.HasPrefix(s, "/"):
-		return Location{}, fmt.Errorf(`path %q is neither absolute nor below "~/"`, s)
+	fail := func(problem, remedy string) (Location, error) {
+		return Location{}, &LocationError{s, problem, remedy}
 	}
+	rest, isHome := strings.CutPrefix(s, "~/")
+	switch {
+	case strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		return fail("has a control character", "remove it")
+	case strings.Trim(rest, "/.") == "" && !strings.Contains(rest, ".."), !isHome && s[0] != '/':
+		return fail("is neither below the home nor absolute", `begin it with "~/" or "/", such as "~/Maildir" or "/var/mail/%d/%n"`)
+	}
+	l.home = isHome
 	for _, c := range strings.Split(rest, "/") {
-		switch c {
-		case "", ".":
+		switch {
+		case c == "" || c == ".":
 			continue
-		case "..":
-			return Location{}, errors.New(`".." is not allowed`)
-		}
-		if err := checkPercents(c); err != nil {
-			return Location{}, err
+		case c == "..":
+			return fail(`has a ".." in it`, "write the directory that is meant")
+		case c[0] == '~':
+			return fail(`has a "~" that is not at its beginning`, `"~/" at the beginning is the home`)
 		}
 		l.parts = append(l.parts, c)
 	}
-	if len(l.parts) == 0 {
-		return Location{}, errors.New("path has no directory")
+	if bad := unknownVariable(rest); bad == "%" {
+		return fail("ends in %", "write %% for a percent sign")
+	} else if bad != "" {
+		return fail(fmt.Sprintf("has %q, which is no variable", bad), "write %u (user), %n (local part), %d (domain) or %% (a percent sign)")
 	}
 	if !l.home {
 		// A path that does not vary has its parent for a root.
@@ -63,20 +72,18 @@ func ParseLocation(s string) (Location, error) {
 	return l, nil
 }
 
-func checkPercents(s string) error {
+// unknownVariable is the first that cannot be expanded, or "".
+func unknownVariable(s string) string {
 	for i := 0; i < len(s); i++ {
-		if s[i] < ' ' || s[i] == 0x7f {
-			return errors.New("control character in path")
-		}
 		if s[i] != '%' {
 			continue
 		}
 		i++
 		if i == len(s) || !strings.Contains("und%", s[i:i+1]) {
-			return fmt.Errorf("%%%s is not known; there are %%u, %%n, %%d and %%%%", s[i:min(i+1, len(s))])
+			return s[i-1 : min(i+1, len(s))]
 		}
 	}
-	return nil
+	return ""
 }
 
 // String gives the text that was parsed.

@@ -34,12 +34,20 @@ type Rules struct {
 	FoldCase  bool   // Bob and bob are the same user
 }
 
-// Check says whether Delimiter can work: printable ASCII other than letters, digits and what addresses and paths are made of.
+// DelimiterError names the sign that cannot separate user and detail.
+type DelimiterError struct{ Sign string }
+
+func (e *DelimiterError) Error() string {
+	return fmt.Sprintf("delimiter %+q cannot separate user and detail; use a sign such as + or -", e.Sign)
+}
+
+// Check says whether Delimiter can work: printable ASCII other than letters, digits and what addresses and paths are made
+// of. Errors are *DelimiterError.
 func (r Rules) Check() error {
-	for i := 0; i < len(r.Delimiter); i++ {
-		c := r.Delimiter[i]
-		if c <= ' ' || c >= 0x7f || isAlnum(c) || strings.IndexByte(`@"\/:`, c) >= 0 {
-			return fmt.Errorf("delimiter %+q: octet %d cannot separate user and detail; use a sign such as + or -", r.Delimiter, i+1)
+	for i, sign := range r.Delimiter {
+		if sign <= ' ' || sign >= 0x7f || isAlnum(byte(sign)) || strings.ContainsRune(`@"\/:()<>[]`, sign) {
+			_, size := utf8.DecodeRuneInString(r.Delimiter[i:])
+			return &DelimiterError{r.Delimiter[i : i+size]}
 		}
 	}
 	return nil

@@ -129,7 +129,7 @@ func TestRulesCheck(t *testing.T) {
 			t.Errorf("delimiter %q: %v", d, err)
 		}
 	}
-	for _, d := range []string{"a", "+0", "@", "/", ":", `"`, `\`, " ", "\n", "\x00", "é", "\xff"} {
+	for _, d := range []string{"a", "+0", "@", "/", ":", `"`, `\`, " ", "\n", "\x00", "é", "\xff", "(", "+]"} {
 		if err := (Rules{Delimiter: d}).Check(); err == nil {
 			t.Errorf("delimiter %q: accepted", d)
 		}

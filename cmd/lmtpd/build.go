@@ -12,6 +12,20 @@ import (
 	"github.com/lmtpd/lmtpd/userdb"
 )
 
+// loadAgent is how the commands that deliver by themselves begin. Errors are
+// *exitError.
+func loadAgent(path string, logger func(*config) *slog.Logger) (*config, *delivery.Agent, error) {
+	c, err := loadConfig(path)
+	if err != nil {
+		return nil, nil, &exitError{exitConfig, err.Error()}
+	}
+	agent, err := buildAgent(c, logger(c))
+	if err != nil {
+		return nil, nil, &exitError{exitConfig, err.Error()}
+	}
+	return c, agent, nil
+}
+
 // buildAgent makes of a configuration what delivers its mail. Errors are
 // configErrors: a user file that cannot be read is one.
 func buildAgent(c *config, log *slog.Logger) (*delivery.Agent, error) {

@@ -70,7 +70,7 @@ type userdbConfig struct {
 
 // mailboxConfig says where mail goes.
 type mailboxConfig struct {
-	Path         string     `toml:"path" example:"\"~/Maildir\""` // a template, see checkMailboxPath
+	Path         string     `toml:"path" example:"\"~/Maildir\""` // a template, see delivery.Location
 	DetailFolder bool       `toml:"detail_folder" example:"true"`
 	Durability   durability `toml:"durability" example:"\"full\""`
 	Newlines     newlines   `toml:"newlines" example:"\"lf\""`

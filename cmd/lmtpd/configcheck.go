@@ -1,11 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/lmtpd/lmtpd/delivery"
+	"github.com/lmtpd/lmtpd/userdb"
 )
 
 // validate checks what the type of a value alone cannot: ranges, and keys that depend
@@ -165,12 +169,20 @@ func checkHostname(name string) error {
 
 // checkDelimiter refuses what cannot be told from the rest of an address.
 func checkDelimiter(delimiter string) error {
-	for _, r := range delimiter {
-		if !strings.ContainsRune("!#$%&'*+-/=?^_`{|}~.,:;", r) {
-			return &valueError{quoted(string(r)) + " cannot delimit the detail of an address", `write punctuation such as "+" or "+-", or "" for no detail`}
-		}
+	var bad *userdb.DelimiterError
+	if !errors.As(userdb.Rules{Delimiter: delimiter}.Check(), &bad) {
+		return nil
 	}
-	return nil
+	return &valueError{quoted(bad.Sign) + " cannot delimit the detail of an address", `write punctuation such as "+" or "+-", or "" for no detail`}
+}
+
+// checkMailboxPath says what is wrong with a template for mailbox.path.
+func checkMailboxPath(path string) error {
+	var bad *delivery.LocationError
+	if _, err := delivery.ParseLocation(path); !errors.As(err, &bad) {
+		return nil
+	}
+	return &valueError{quoted(path) + " " + bad.Problem, bad.Remedy}
 }
 
 // checkDomain takes a domain as it follows the @; "" stands for addresses without one.

@@ -7,8 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -27,21 +25,18 @@ func deliverCommand() *cobra.Command {
 	from := cmd.Flags().StringP("from", "f", "", "reverse-path `SENDER`; without it, or with <>, the null one")
 	verbose := cmd.Flags().BoolP("verbose", "v", false, "log the outcome of each recipient to standard error")
 	cmd.RunE = func(cmd *cobra.Command, rcpts []string) error {
-		c, err := loadConfig(*path)
+		c, agent, err := loadAgent(*path, func(c *config) *slog.Logger {
+			// What a delivery command prints ends up in a bounce: causes with their
+			// paths are not for the sender.
+			if !*verbose {
+				return slog.New(slog.DiscardHandler)
+			}
+			return newLogger(cmd.ErrOrStderr(), c.Log, true)
+		})
 		if err != nil {
-			return &exitError{exitConfig, err.Error()}
+			return err
 		}
-		// What a delivery command prints ends up in a bounce: causes with their
-		// paths are not for the sender.
-		log := slog.New(slog.DiscardHandler)
-		if *verbose {
-			log = newLogger(cmd.ErrOrStderr(), c.Log, true)
-		}
-		agent, err := buildAgent(c, log)
-		if err != nil {
-			return &exitError{exitConfig, err.Error()}
-		}
-		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		ctx, stop := untilInterrupted()
 		defer stop()
 		env := delivery.Envelope{From: trimBrackets(*from), Rcpts: rcpts, By: fmt.Sprintf("userid %d", os.Getuid())}
 		return deliver(ctx, agent, env, limitBody(cmd.InOrStdin(), int64(c.Limits.MessageSize)), cmd.ErrOrStderr())

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -32,7 +31,7 @@ func explainCommand() *cobra.Command {
 	}
 	path := configFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, addresses []string) error {
-		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		ctx, stop := untilInterrupted()
 		defer stop()
 		return explain(ctx, cmd.OutOrStdout(), *path, "/proc", addresses)
 	}
@@ -42,13 +41,9 @@ func explainCommand() *cobra.Command {
 // explain prints what would become of mail for the addresses. proc is where the
 // running daemon is looked for.
 func explain(ctx context.Context, out io.Writer, path, proc string, addresses []string) error {
-	c, err := loadConfig(path)
+	c, agent, err := loadAgent(path, func(*config) *slog.Logger { return slog.New(slog.DiscardHandler) })
 	if err != nil {
-		return &exitError{exitConfig, err.Error()}
-	}
-	agent, err := buildAgent(c, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return &exitError{exitConfig, err.Error()}
+		return err
 	}
 	e := &explainer{
 		out: out, config: c, agent: agent,

@@ -9,7 +9,7 @@
 //	listeners.go   sockets, across reloads                inherit.go  those that systemd passes
 //	notify.go      what systemd is told                   logging.go, journal.go
 //	observer.go    what operators can ask: metrics.go, activity.go; on endpoint.go
-//	status.go, explain.go, trace.go
+//	explain.go             status.go, trace.go            on daemonclient.go
 package main
 
 import (

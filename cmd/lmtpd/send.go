@@ -8,10 +8,8 @@ import (
 	"net"
 	"net/textproto"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -39,7 +37,7 @@ func sendCommand() *cobra.Command {
 		if err != nil {
 			return &exitError{exitUsage, "--to: " + err.Error()}
 		}
-		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		ctx, stop := untilInterrupted()
 		defer stop()
 		c, err := dialMail(ctx, addr, cmd.OutOrStdout())
 		if err != nil {

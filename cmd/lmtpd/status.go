@@ -3,13 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,16 +19,15 @@ func statusCommand() *cobra.Command {
 			"daemon is running, or this user may not ask it.",
 		Args: cobra.NoArgs,
 	}
-	path := configFlag(cmd)
-	at := cmd.Flags().String("socket", "", "`PATH` of the daemon's socket (default: status.socket of the configuration)")
+	daemon := daemonFlags(cmd)
 	asJSON := cmd.Flags().Bool("json", false, "print one line of JSON for programs")
 	watch := cmd.Flags().BoolP("watch", "w", false, "show it again every two seconds until Ctrl-C")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		addr, err := statusSocket(*at, *path)
+		addr, err := daemon()
 		if err != nil {
 			return err
 		}
-		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		ctx, stop := untilInterrupted()
 		defer stop()
 		s := &statusScreen{out: cmd.OutOrStdout(), addr: addr, asJSON: *asJSON}
 		if !*watch {
@@ -44,28 +39,6 @@ func statusCommand() *cobra.Command {
 		return s.watch(ctx, ticker.C)
 	}
 	return cmd
-}
-
-// statusSocket is where the daemon listens. A configuration that cannot be read does
-// not matter where the default is right.
-func statusSocket(at, config string) (socketAddress, error) {
-	if at != "" {
-		addr, err := parseSocketAddress(at)
-		if err == nil && addr.Network != "unix" {
-			err = &valueError{quoted(at) + " is no Unix socket", "write its path"}
-		}
-		if err != nil {
-			return addr, &exitError{exitUsage, "--socket: " + err.Error()}
-		}
-		return addr, nil
-	}
-	addr := defaultConfig().Status.Socket.socketAddress
-	if c, err := loadConfig(config); err == nil {
-		if addr = c.Status.Socket.socketAddress; addr.Network == "" {
-			return addr, &exitError{exitUnavailable, "status.socket is \"\" in " + config + ": this daemon cannot be asked"}
-		}
-	}
-	return addr, nil
 }
 
 // statusScreen shows the status of one daemon.
@@ -143,22 +116,6 @@ func fetchStatus(ctx context.Context, addr socketAddress) (*statusReport, error)
 		return nil, &exitError{exitUnavailable, fmt.Sprintf("%s does not answer as lmtpd does: %v", addr.Address, err)}
 	}
 	return &r, nil
-}
-
-// notRunning says what a failed connection means.
-func notRunning(path string, err error) error {
-	text := ""
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		text = "no daemon is running here: there is no " + path + "; start it (systemctl start lmtpd), or name its status.socket with --socket"
-	case errors.Is(err, syscall.ECONNREFUSED):
-		text = "no daemon is running here: nobody listens on " + path + " any more; see why it ended (journalctl -u lmtpd)"
-	case errors.Is(err, fs.ErrPermission):
-		text = fmt.Sprintf("uid %d may not connect to %s; run this as root or as the daemon's user, or let a group in with status.group and status.mode", os.Geteuid(), path)
-	default:
-		text = fmt.Sprintf("%s: no answer: %v", path, errnoOf(err))
-	}
-	return &exitError{exitUnavailable, text}
 }
 
 // isTerminal reports whether w is a character device such as a terminal.

@@ -5,12 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"net/url"
-	"os/signal"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -23,16 +19,15 @@ func traceCommand() *cobra.Command {
 			"written to the log, and the daemon goes on as before. Exit code 0: ended by Ctrl-C; 69: no\ndaemon is running, it has ended, or this user may not ask it.",
 		Args: cobra.NoArgs,
 	}
-	path := configFlag(cmd)
-	at := cmd.Flags().String("socket", "", "`PATH` of the daemon's socket (default: status.socket of the configuration)")
+	daemon := daemonFlags(cmd)
 	client := cmd.Flags().String("client", "", "only sessions of this `CLIENT`: an IP address, unix, or its name in LHLO")
 	recipient := cmd.Flags().String("recipient", "", "only sessions with this `ADDRESS`, or part of one, as a recipient")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		addr, err := statusSocket(*at, *path)
+		addr, err := daemon()
 		if err != nil {
 			return err
 		}
-		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		ctx, stop := untilInterrupted()
 		defer stop()
 		return trace(ctx, cmd.OutOrStdout(), cmd.ErrOrStderr(), addr, *client, strings.Trim(*recipient, "<>"))
 	}
@@ -56,26 +51,4 @@ func trace(ctx context.Context, out, notes io.Writer, addr socketAddress, client
 		err = errors.New("it has ended")
 	}
 	return &exitError{exitUnavailable, "the daemon is gone: " + err.Error()}
-}
-
-// askDaemon asks the daemon at addr for a page. Errors are *exitError.
-func askDaemon(ctx context.Context, addr socketAddress, page string) (*http.Response, error) {
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, addr.Network, addr.Address)
-	}}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+page, nil)
-	if err != nil {
-		return nil, &exitError{exitUnavailable, err.Error()}
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, notRunning(addr.Address, err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		defer resp.Body.Close()
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
-		return nil, &exitError{exitUnavailable, fmt.Sprintf("%s does not answer as lmtpd does: %s: %s", addr.Address, resp.Status, printable(strings.TrimSpace(string(text))))}
-	}
-	return resp, nil
 }
