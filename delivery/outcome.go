@@ -27,6 +27,7 @@ type Outcome struct {
 	Duplicate bool  // the recipient was named twice; this is not the first
 	Warning   error // what went wrong besides; for the log
 	Again     bool  // the message came again: its copy was delivered before
+	Stale     int64 // files that were removed from tmp/ of some mailboxes lately, see maildir.Result
 
 	// Where the time went. Write includes finding or making the mailbox, Sync
 	// the naming.
@@ -63,6 +64,9 @@ func (o *Outcome) fill(res maildir.Result) {
 	o.Transport, o.Warning = "maildir", res.Warning
 	o.File, o.Folder, o.Size, o.Err = res.File, res.Folder, res.Size, res.Err
 	o.Write, o.Sync = res.Open+res.Write, res.Sync+res.Name
+	if !o.Duplicate {
+		o.Stale = res.Stale
+	}
 	if res.Err != nil {
 		o.Reply = replyFor(res.Err)
 		return

@@ -56,6 +56,7 @@ func buildAgent(c *config, log *slog.Logger) (*delivery.Agent, error) {
 		Mailbox: location,
 		Writer: &maildir.Writer{
 			Hostname: c.Hostname, Durability: durability, Parallel: c.Limits.ParallelDeliveries, MinUID: c.minimumUID(),
+			RemoveStale: c.Mailbox.CleanTmp, Stale: logStale(log),
 		},
 		Spool:       delivery.Spool{Dir: c.StateDirectory, Memory: memory, CRLF: crlf},
 		Trace:       delivery.TraceOptions{Hostname: c.Hostname, CRLF: crlf},

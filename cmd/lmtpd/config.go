@@ -74,6 +74,7 @@ type mailboxConfig struct {
 	DetailFolder bool       `toml:"detail_folder" example:"true"`
 	Durability   durability `toml:"durability" example:"\"full\""`
 	Newlines     newlines   `toml:"newlines" example:"\"lf\""`
+	CleanTmp     bool       `toml:"clean_tmp" example:"true"` // remove stale files
 
 	CreateFolders   bool      `toml:"create_folders" example:"false"`
 	FolderSeparator string    `toml:"folder_separator" example:"\"/\""`
@@ -156,6 +157,7 @@ func defaultConfig() *config {
 			DetailFolder: true,
 			Durability:   durabilityFull,
 			Newlines:     newlinesLF,
+			CleanTmp:     true,
 
 			FolderSeparator: ".",
 			OverQuota:       overQuotaTemporary,

@@ -23,6 +23,7 @@ type metrics struct {
 	bytes      prometheus.Counter
 	duplicates *prometheus.CounterVec // by kind
 	overQuota  prometheus.Counter
+	stale      prometheus.Counter
 	errors     *prometheus.CounterVec // by errno
 	phases     [4]prometheus.Observer // lookup, spool, write, sync
 
@@ -49,6 +50,7 @@ func newMetrics() *metrics {
 	m.bytes = prometheus.NewCounter(counter("delivered_bytes_total", "Octets written to mailboxes."))
 	m.duplicates = prometheus.NewCounterVec(counter("duplicates_suppressed_total", "Copies not written because there was one: recipient named twice, or message that came again."), []string{"kind"})
 	m.overQuota = prometheus.NewCounter(counter("quota_refusals_total", "Recipients whose mailbox was full."))
+	m.stale = prometheus.NewCounter(counter("stale_files_removed_total", "Files of crashed deliveries removed from tmp/, as the deliveries after them have told."))
 	m.errors = prometheus.NewCounterVec(counter("delivery_errors_total", "Temporary failures by the error of the operating system; other: not from there."), []string{"errno"})
 	phases := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace: "lmtpd", Name: "delivery_phase_seconds", Buckets: latencies,
@@ -74,7 +76,7 @@ func newMetrics() *metrics {
 		ConstLabels: prometheus.Labels{"version": version(), "goversion": runtime.Version()},
 	})
 	info.Set(1)
-	m.registry.MustRegister(m.deliveries, m.bytes, m.duplicates, m.overQuota, m.errors, phases, m.lookups, m.lookupTime,
+	m.registry.MustRegister(m.deliveries, m.bytes, m.duplicates, m.overQuota, m.stale, m.errors, phases, m.lookups, m.lookupTime,
 		m.sessions, m.sessionsTotal, m.reloadGood, m.reloadTime, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.zero()
@@ -116,6 +118,7 @@ func (m *metrics) outcome(o *delivery.Outcome) {
 	case o.Reply.Enhanced[1] == 2 && o.Reply.Enhanced[2] == 2:
 		m.overQuota.Inc()
 	}
+	m.stale.Add(float64(o.Stale))
 	if o.Reply.Temporary() {
 		m.errors.WithLabelValues(errnoName(o.Err)).Inc()
 	}

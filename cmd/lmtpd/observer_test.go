@@ -92,7 +92,7 @@ func TestMetrics(t *testing.T) {
 	twice.Duplicate = true
 	o.outcome(twice)
 	again := goodOutcome
-	again.Again = true
+	again.Again, again.Stale = true, 3
 	o.outcome(again)
 	o.outcome(deferredOutcome)
 	o.outcome(refusedOutcome)
@@ -108,6 +108,7 @@ func TestMetrics(t *testing.T) {
 		`lmtpd_recipients_total{outcome="refused",transport="none"} 1`,
 		`lmtpd_delivered_bytes_total 1.048576e+06`,
 		`lmtpd_duplicates_suppressed_total{kind="recipient"} 1`,
+		`lmtpd_stale_files_removed_total 3`,
 		`lmtpd_duplicates_suppressed_total{kind="message"} 1`,
 		`lmtpd_quota_refusals_total 1`,
 		`lmtpd_delivery_errors_total{errno="EDQUOT"} 1`,

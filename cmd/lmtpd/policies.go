@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/lmtpd/lmtpd/delivery"
+	"github.com/lmtpd/lmtpd/delivery/maildir"
 )
 
 // folders is where mail goes within a mailbox.
@@ -32,6 +33,17 @@ func (c *config) quota(log *slog.Logger) (*delivery.QuotaPolicy, error) {
 		},
 	}
 	return q, q.Over.UnmarshalText([]byte(c.Mailbox.OverQuota))
+}
+
+// logStale writes a line for each tmp/ from which files were removed.
+func logStale(log *slog.Logger) func(maildir.Stale) {
+	return func(s maildir.Stale) {
+		if s.Err != nil {
+			log.Warn("stale files cannot be removed", "dir", s.Dir, "removed", s.Removed, "error", s.Err.Error())
+			return
+		}
+		log.Info("stale files removed", "dir", s.Dir, "removed", s.Removed)
+	}
 }
 
 // validateMailbox checks what a message may meet on its way into a mailbox.

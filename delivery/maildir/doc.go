@@ -3,7 +3,8 @@
 // It knows nothing of SMTP. It takes plain data (owner, directory, header) and
 // a body in memory or in an open file, and can add a message to a mailbox and
 // nothing else: it neither reads nor removes a message that it did not write
-// in the same call.
+// in the same call. (What a crash has left in tmp/ is no message; if asked to, a Writer
+// removes it after 36 hours, see stale.go.)
 //
 // # Order of a delivery
 //

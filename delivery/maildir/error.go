@@ -43,6 +43,7 @@ const (
 	OpRename     = "rename"         // the same from tmp/
 	OpSyncDir    = "sync directory" // syncing new/
 	OpRemove     = "remove"         // removing a file that was not delivered
+	OpStale      = "remove stale"   // removing a file that a crash has left in tmp/
 )
 
 // Error says what failed for one copy.
@@ -101,7 +102,7 @@ func missing(op, path string) string {
 	switch op {
 	case OpUnnamed:
 		need, bit = unix.W_OK, "w"
-	case OpMkdir, OpCreate, OpLink, OpRename, OpRemove:
+	case OpMkdir, OpCreate, OpLink, OpRename, OpRemove, OpStale:
 		path = filepath.Dir(path)
 		need, bit = unix.W_OK, "w"
 	}

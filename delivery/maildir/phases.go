@@ -188,13 +188,18 @@ func (c *call) goAlone(d *delivery, from int, err error) {
 func (c *call) settle(d *delivery, err error) {
 	d.end(err)
 	mine := d.claim.Load() == claimNaming || d.claim.CompareAndSwap(claimFree, claimSettled)
+	tidy := c.w.tidying(d)
 	c.unused()
 	if mine {
 		c.tell(d.index, d.res)
 	}
+	if tidy != nil {
+		go tidy()
+	}
 }
 
 func (c *call) tell(i int, r Result) {
+	r.Stale = c.w.stale.count.Swap(0)
 	c.done(i, r)
 	if c.unsettled.Add(-1) == 0 {
 		close(c.all)

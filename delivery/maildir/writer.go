@@ -79,6 +79,10 @@ type Result struct {
 	// noted.
 	Warning error
 
+	// Stale is how many stale files were removed, from this tmp/ or others, since the
+	// result before.
+	Stale int64
+
 	// How long the parts took: Open finds (or makes) the mailbox and opens the
 	// file, Sync covers the file, Name the link and the sync of the directory.
 	Open, Write, Sync, Name time.Duration
@@ -134,6 +138,12 @@ type Writer struct {
 	MinUID     uint32           // lowest uid it switches to; 0 means DefaultMinUID
 	Clock      func() time.Time // nil means time.Now
 
+	// RemoveStale removes files from tmp/ that nobody has touched for 36 hours, some
+	// time after a delivery to the mailbox. Stale, if set, is told where that removed
+	// any or failed; it may be called from several goroutines.
+	RemoveStale bool
+	Stale       func(Stale)
+
 	// Before, if set, is called before each step with its name (an Op constant)
 	// and path, by the thread that will take it. An error it returns is the
 	// step's error, and the step is not taken. It exists for tests.
@@ -145,6 +155,7 @@ type Writer struct {
 	hung      hungCopies    // copies that nobody waits for any more
 	named     deviceSet     // devices without unnamed files
 	journaled deviceSet     // devices on which an unnamed file may be named
+	stale     staleKeeper   // tmp/ that were looked at
 	settled   dirSet        // mailboxes whose parents are known to be on disk
 }
 

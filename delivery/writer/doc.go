@@ -10,7 +10,9 @@
 // and learn what became of it, and nothing else: package maildir opens no message for
 // reading, replaces none, and removes only what it made in the same call. (Beside
 // messages it keeps a mailbox's files maildirsize and subscriptions, and it can say
-// whether a file with a given token is there.) So who has taken the front over can
+// whether a file with a given token is there. After a delivery it may remove files from
+// tmp/, which are no messages, once nobody has touched them for 36 hours; no request asks
+// for that.) So who has taken the front over can
 // forge mail, and can neither read nor delete any.
 //
 // The writer believes the front nothing else. Server.Authorize asks the writer's own

@@ -36,7 +36,7 @@ func appendResult(b []byte, i uint32, r *maildir.Result) []byte {
 	b = appendUint32(beginFrame(b, frameResult), i)
 	b = appendText(b, clip(r.File, maxFile))
 	b = appendText(b, clip(r.Folder, maxFolder))
-	for _, n := range []int64{r.Size, r.Usage.Octets, r.Usage.Messages, int64(r.Open), int64(r.Write), int64(r.Sync), int64(r.Name)} {
+	for _, n := range []int64{r.Size, r.Usage.Octets, r.Usage.Messages, r.Stale, int64(r.Open), int64(r.Write), int64(r.Sync), int64(r.Name)} {
 		b = appendCount(b, max(n, 0)) // a clock may be set back
 	}
 	outcome := byte(resultDelivered)
@@ -115,6 +115,7 @@ func decodeResult(payload []byte) (i uint32, r maildir.Result, err error) {
 	r.File, r.Folder = d.text(maxFile, "file"), d.text(maxFolder, "folder")
 	r.Size = d.count("size")
 	r.Usage = maildir.Usage{Octets: d.count("usage"), Messages: d.count("messages")}
+	r.Stale = d.count("number of stale files")
 	for _, lap := range []*time.Duration{&r.Open, &r.Write, &r.Sync, &r.Name} {
 		*lap = time.Duration(d.count("duration"))
 	}

@@ -13,7 +13,7 @@ const (
 	network = "unixpacket" // SOCK_SEQPACKET: packets arrive whole, each with its descriptor
 
 	magic   = "LW"
-	version = 1
+	version = 2
 
 	headSize  = len(magic) + 1
 	frameHead = 5
