@@ -28,6 +28,8 @@ type Agent struct {
 	Spool   Spool        // where bodies wait while they are written
 	Trace   TraceOptions // what the header of a copy says about us
 
+	// Transports take the mail that does not go into a Maildir.
+	Transports Transports
 	// Folders file a message within its mailbox.
 	Folders Folders
 	// Quota limits what a mailbox may hold; nil: nothing does, and no accounts are kept.
@@ -74,7 +76,7 @@ func (a *Agent) Rcpt(ctx context.Context, tx *protocol.Transaction, rcpt *protoc
 	if err == nil {
 		r, err = a.lookup(ctx, addr)
 	}
-	if err == nil {
+	if err == nil && r.via == nil {
 		err = a.hasRoom(ctx, r, tx.Mail.Size)
 	}
 	if err != nil {
@@ -85,7 +87,7 @@ func (a *Agent) Rcpt(ctx context.Context, tx *protocol.Transaction, rcpt *protoc
 		})
 		return reply
 	}
-	r.orig, r.queue = rcpt.ORcpt, tx.Forward.Ident
+	r.orig, r.queue, r.notify = rcpt.ORcpt, tx.Forward.Ident, rcpt.Notify
 	rcpt.Value = r
 	return protocol.Reply{}
 }
@@ -105,6 +107,7 @@ func (a *Agent) Deliver(ctx context.Context, tx *protocol.Transaction, body *pro
 		received: receivedFrom(tx), with: tx.With(),
 		// RFC 3030 section 3: there are no line ends in it to convert.
 		binary: tx.Mail.Body == protocol.BodyBinaryMIME,
+		params: tx.Mail,
 		rcpts:  make([]*recipient, len(tx.Rcpts)),
 	}
 	tx.ID = m.id

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/lmtpd/lmtpd/delivery/maildir"
+	"github.com/lmtpd/lmtpd/protocol"
 )
 
 // message is one message on its way.
@@ -17,6 +19,7 @@ type message struct {
 	received string // our Received field up to its BY clause
 	with     string // the protocol that it came by; "" is none
 	binary   bool   // its octets are stored as they came
+	params   protocol.MailParams
 	rcpts    []*recipient
 	spooled  *spooled
 	took     time.Duration // spooling it
@@ -28,6 +31,7 @@ type message struct {
 type copyOf struct {
 	rcpts   []int // indexes into message.rcpts
 	attempt *attempt
+	seek    bool // it may have been handed over before
 }
 
 func (a *Agent) spool(m *message, size int64, body io.Reader) (err error) {
@@ -36,6 +40,7 @@ func (a *Agent) spool(m *message, size int64, body io.Reader) (err error) {
 	s.CRLF = s.CRLF || m.binary
 	s.sum = a.Redelivery != nil
 	s.fields = a.fields // newID has been called
+	s.mark = a.Trace.relayMark()
 	m.spooled, err = s.take(body, size)
 	m.took = time.Since(start)
 	return err
@@ -44,7 +49,10 @@ func (a *Agent) spool(m *message, size int64, body io.Reader) (err error) {
 // deliver writes one copy for each distinct recipient and calls settle once for
 // each index of m.rcpts, as soon as its outcome is known.
 func (a *Agent) deliver(ctx context.Context, m *message, settle func(i int, o Outcome)) {
+	var mu sync.Mutex // transports settle beside the maildirs
 	finish := func(c *copyOf, fill func(*Outcome)) {
+		mu.Lock()
+		defer mu.Unlock()
 		for n, i := range c.rcpts {
 			o := m.outcome(i)
 			o.Duplicate = n > 0
@@ -55,8 +63,17 @@ func (a *Agent) deliver(ctx context.Context, m *message, settle func(i int, o Ou
 	}
 	var copies []*copyOf // those to be written; targets has the same indexes
 	var targets []maildir.Target
+	others := handovers{a: a, m: m}
 	now := a.Trace.now()
 	for _, c := range m.copies() {
+		if m.rcpts[c.rcpts[0]].via != nil {
+			if again, err := others.add(ctx, c, now); err != nil {
+				finish(c, func(o *Outcome) { o.Reply, o.Err = replyFor(err), err })
+			} else if again {
+				finish(c, func(o *Outcome) { o.again() })
+			}
+			continue
+		}
 		t, again, err := a.target(ctx, m, c, now)
 		switch {
 		case err != nil:
@@ -71,6 +88,8 @@ func (a *Agent) deliver(ctx context.Context, m *message, settle func(i int, o Ou
 	if m.claim != nil {
 		m.claim.commit()
 	}
+	others.start(ctx, finish)
+	defer others.wait()
 	a.write(ctx, m.spooled.Body, targets, func(i int, res maildir.Result) {
 		if m.claim != nil {
 			m.claim.written(copies[i].attempt, targets[i].Seek, res.Err)

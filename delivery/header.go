@@ -10,6 +10,7 @@ type messageHeader struct {
 	messageID   string   // without angle brackets
 	deliveredTo []string // every Delivered-To field, without angle brackets
 	received    int      // number of Received fields
+	relayed     int      // number of those with the mark of the scan
 	queueID     string   // id of the topmost Received field
 	fields      []field  // those that the scan was asked for
 	bare        bool     // the message has no header, and does not begin with an empty line
@@ -35,6 +36,7 @@ const (
 type headerScan struct {
 	header messageHeader
 	names  []string // in lower case: fields to keep in header.fields
+	mark   string   // Received fields that hold this are counted; "": none is
 	state  headerState
 	done   bool // the header has ended: what follows is body
 
@@ -202,7 +204,7 @@ func (h *headerScan) begin(name []byte) {
 		h.drop = true
 		return
 	case "received":
-		if h.header.received++; h.header.received == 1 {
+		if h.header.received++; h.header.received == 1 || h.mark != "" {
 			h.want, h.limit = wantReceived, maxReceivedField
 		}
 	case "delivered-to":
@@ -248,7 +250,12 @@ func (h *headerScan) note() {
 	}
 	switch want {
 	case wantReceived:
-		h.header.queueID = receivedID(string(h.value))
+		if h.header.received == 1 {
+			h.header.queueID = receivedID(string(h.value))
+		}
+		if h.mark != "" && bytes.Contains(h.value, []byte(h.mark)) {
+			h.header.relayed++
+		}
 	case wantDeliveredTo:
 		h.header.deliveredTo = append(h.header.deliveredTo, unbracket(h.value))
 	case wantMessageID:

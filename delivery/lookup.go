@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/lmtpd/lmtpd/delivery/maildir"
+	"github.com/lmtpd/lmtpd/protocol"
 	"github.com/lmtpd/lmtpd/userdb"
 )
 
@@ -17,15 +18,20 @@ type recipient struct {
 	folder string // as far as the header has no say in it; "" is INBOX
 	orig   string // the address that the sender wrote, "" if not known
 	queue  string // the client's name for the message, if it gave one (XFORWARD)
+	notify protocol.Notify
 	took   time.Duration
+	via    *route // nil: root and path; else there are none
 }
 
 // recipientKey is equal for two RCPT commands that mean one copy: the same
 // mailbox under the same address.
-type recipientKey struct{ local, detail, domain, root, path string }
+type recipientKey struct {
+	local, detail, domain, root, path string
+	route                             [3]string
+}
 
 func (r *recipient) key() recipientKey {
-	return recipientKey{r.addr.Local, r.addr.Detail, r.addr.Domain, r.root, r.path}
+	return recipientKey{r.addr.Local, r.addr.Detail, r.addr.Domain, r.root, r.path, r.routeKey()}
 }
 
 func (r *recipient) owner() *maildir.Owner {
@@ -43,12 +49,24 @@ func (a *Agent) lookup(ctx context.Context, addr userdb.Address) (*recipient, er
 	if err != nil {
 		return nil, err
 	}
-	r, err := a.mailboxOf(user, addr)
+	r, err := a.recipientOf(user, addr)
 	if err != nil {
 		return nil, err
 	}
 	r.took = time.Since(start)
 	return r, nil
+}
+
+// recipientOf says which way a user's mail for an address goes.
+func (a *Agent) recipientOf(user *userdb.User, addr userdb.Address) (*recipient, error) {
+	via, err := a.Transports.route(user, addr)
+	if err != nil {
+		return nil, err
+	}
+	if via != nil {
+		return &recipient{addr: addr, user: user, via: via}, nil
+	}
+	return a.mailboxOf(user, addr)
 }
 
 // mailboxOf says where a user's mail for an address goes.

@@ -30,3 +30,17 @@ func (a *Agent) loops(m *message, r *recipient) error {
 	}
 	return nil
 }
+
+// relayLoops finds out whether a message that is to be relayed has passed the relay of
+// this host too often. Who the recipient was does not stand in a Received field of a
+// relay, since it may have gone to several.
+func (a *Agent) relayLoops(m *message) error {
+	h := &m.spooled.header
+	switch {
+	case a.MaxReceived > 0 && h.received > a.MaxReceived:
+		return fmt.Errorf("%w: %d, and %d are allowed", errHops, h.received, a.MaxReceived)
+	case h.relayed > maxRelayed:
+		return errRelayLoop
+	}
+	return nil
+}

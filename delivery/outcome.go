@@ -18,7 +18,8 @@ type Outcome struct {
 	From, To  string // reverse-path and recipient as they came
 	OrigTo    string // the address that the sender wrote, if known
 	Mailbox   string // the user that the database found
-	Transport string // "maildir"; "" if it came to none
+	Transport string // "maildir", or the name of another; "" if it came to none
+	Target    string // of another transport: the server or the program
 	File      string // path of the new file
 	Folder    string // "" is INBOX
 	Size      int64  // octets of the new file
@@ -119,7 +120,7 @@ func (a *Agent) report(o Outcome) {
 		slog.String("queue_id", o.QueueID), slog.String("message_id", o.MessageID),
 		slog.String("from", o.From), slog.String("to", o.To), slog.String("orig_to", o.OrigTo),
 		slog.String("mailbox", o.Mailbox), slog.String("folder", o.Folder),
-		slog.String("transport", o.Transport), slog.Int64("size", o.Size),
+		slog.String("transport", o.Transport), slog.String("target", o.Target), slog.Int64("size", o.Size),
 		slog.String("status", o.Status()), slog.Int("code", o.Reply.Code),
 		slog.String("enhanced", o.Reply.Enhanced.String()), slog.Bool("duplicate", o.Duplicate),
 		slog.Bool("again", o.Again),

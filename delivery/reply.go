@@ -27,11 +27,22 @@ var failures = []struct {
 	{maildir.ErrQuotaSize, perm(552, 2, 3, "Message is larger than this mailbox may hold")},
 	{errLoop, perm(554, 4, 6, "Message was delivered to this address before: mail loop")},
 	{errHops, perm(554, 4, 6, "Too many Received fields: mail loop")},
+	{errRelayLoop, perm(554, 4, 6, "Message has been relayed by this host too often: mail loop")},
+	{ErrNoUTF8, perm(550, 6, 7, "Next server takes no UTF-8 addresses and headers")},
+	{ErrNotAsIs, perm(554, 6, 3, "Next server cannot take this message as it is")},
 
 	// The administrator's mistakes.
 	{userdb.ErrBadRecord, temp(451, 3, 5, "Recipient is misconfigured")},
 	{maildir.ErrOwner, temp(451, 3, 5, "Recipient is misconfigured")},
 	{maildir.ErrPath, temp(451, 3, 5, "Recipient is misconfigured")},
+
+	// What befell another server, or a program. Before errnos: they are not about a mailbox.
+	{ErrMisconfigured, temp(451, 3, 5, "Delivery is misconfigured")},
+	{ErrUnsafe, temp(451, 7, 5, "Connection to the next server is not safe")},
+	{ErrBusy, temp(451, 3, 2, "Too many deliveries at once")},
+	{ErrUnreachable, temp(451, 4, 1, "Next server cannot be reached")},
+	{ErrBroken, temp(451, 4, 2, "Next server did not answer")},
+	{ErrSlow, temp(451, 3, 0, "Delivery took too long")},
 
 	// What a machine runs out of, or what is broken. What befell the spool comes
 	// first, since its errnos are not those of a mailbox.
@@ -78,6 +89,15 @@ func replyFor(err error) protocol.Reply {
 // delivered is the reply for a copy that is on disk.
 func delivered(id string) protocol.Reply {
 	return protocol.Reply{Code: 250, Enhanced: protocol.Enhanced{2, 0, 0}, Text: "OK " + id + " delivered"}
+}
+
+// handedOn is the reply for a message that is somebody else's now, with what that said.
+func handedOn(id, said string) protocol.Reply {
+	text := "OK " + id + " handed on"
+	if said != "" {
+		text += " (" + said + ")"
+	}
+	return protocol.Reply{Code: 250, Enhanced: protocol.Enhanced{2, 0, 0}, Text: text}
 }
 
 // deliveredBefore is the reply for a message that came again.

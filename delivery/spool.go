@@ -24,6 +24,7 @@ type Spool struct {
 
 	sum    bool     // of the body as it comes
 	fields []string // names of header fields to keep, in lower case
+	mark   string   // Received fields with this text are counted
 }
 
 const (
@@ -148,7 +149,7 @@ type spoolWriter struct {
 func (w *spoolWriter) reset(conf Spool, size int64) {
 	*w = spoolWriter{
 		conf: conf, memory: conf.Memory, out: w.out[:0], conv: w.conv[:0], hash: w.hash,
-		head: headerScan{names: conf.fields, held: w.head.held[:0], value: w.head.value[:0]},
+		head: headerScan{names: conf.fields, mark: conf.mark, held: w.head.held[:0], value: w.head.value[:0]},
 	}
 	if w.memory == 0 {
 		w.memory = defaultSpoolMemory

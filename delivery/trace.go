@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"bytes"
+	"encoding/hex"
 	"net"
 	"strings"
 	"time"
@@ -71,6 +72,51 @@ func (o *TraceOptions) header(m *message, r *recipient, now time.Time) []byte {
 		return bytes.ReplaceAll(b, lf, crlf)
 	}
 	return b
+}
+
+// relayed is what a relay puts before the message: a Received field, and an empty line
+// where the message has no header. It does not name the recipients, who may be several.
+// A message that comes again gets the same field again: its time is that of the first
+// time, and its id the client's name for it, else a hash of it, never one of ours.
+func (o *TraceOptions) relayed(m *message, r *recipient, at time.Time) []byte {
+	id := r.queueName(m)
+	if id == "" && m.claim != nil {
+		id = hex.EncodeToString(m.spooled.sum[:8])
+	} else if id == "" {
+		id = m.id
+	}
+	b := make([]byte, 0, 256)
+	b = append(b, "Received: "...)
+	b = append(b, m.received...)
+	b = append(b, "\n\t"...)
+	b = append(b, o.relayMark()...)
+	if m.with != "" {
+		b = append(b, " with "...)
+		b = append(b, m.with...)
+	}
+	b = append(b, " id "...)
+	b = append(b, domainOnly(id, false)...)
+	b = append(b, ";\n\t"...)
+	b = at.AppendFormat(b, "Mon, 2 Jan 2006 15:04:05 -0700")
+	b = append(b, '\n')
+	if m.spooled.header.bare {
+		b = append(b, '\n')
+	}
+	if o.CRLF || m.binary {
+		return bytes.ReplaceAll(b, lf, crlf)
+	}
+	return b
+}
+
+// relayMark is what the Received fields of a relay are counted by.
+func (o *TraceOptions) relayMark() string { return "by " + o.Hostname + " (lmtpd relay)" }
+
+// queueName is the client's name for the message, "" if it is not known.
+func (r *recipient) queueName(m *message) string {
+	if r.queue != "" {
+		return r.queue
+	}
+	return m.spooled.header.queueID
 }
 
 // receivedFrom is the FROM clause for a client of the protocol: the name that it

@@ -202,16 +202,28 @@ func parseID(kind, s string) (id uint32, what, remedy string) {
 	return uint32(n), "", ""
 }
 
-// userFields reads the extra fields and keeps those meant for mail: userdb_NAME=VALUE, without the prefix.
+// userFields reads the extra fields and keeps those meant for mail: userdb_NAME=VALUE, without the prefix, and those
+// that send it to another host.
 func userFields(extra string) map[string]string {
 	fields := map[string]string{}
 	if old, ok := strings.CutPrefix(extra, ":"); ok && strings.TrimSpace(old) != "" {
 		fields["mail"] = old // Dovecot's old format: an empty field, then the mail location
 		return fields
 	}
+	var proxy map[string]string
 	for _, f := range strings.Fields(extra) {
 		name, value, hasValue := strings.Cut(f, "=")
 		name, ours := strings.CutPrefix(name, "userdb_")
+		if !ours && proxyFields[name] {
+			if proxy == nil {
+				proxy = map[string]string{}
+			}
+			proxy[name] = value
+			if !hasValue {
+				proxy[name] = "yes"
+			}
+			continue
+		}
 		if !ours || name == "" {
 			continue // a field for logging in
 		}
@@ -220,8 +232,19 @@ func userFields(extra string) map[string]string {
 		}
 		fields[name] = value
 	}
+	// A host without "proxy" is one that a client is sent to for logging in.
+	if proxy["proxy"] != "" || proxy["proxy_maybe"] != "" {
+		for name, value := range proxy {
+			if _, has := fields[name]; !has {
+				fields[name] = value
+			}
+		}
+	}
 	return fields
 }
+
+// proxyFields are those without userdb_ that Dovecot's LMTP heeds: mail for the user goes to another host.
+var proxyFields = map[string]bool{"proxy": true, "proxy_maybe": true, "host": true, "port": true, "destuser": true}
 
 // takeMail moves what the record says about its mailbox out of the fields: mail=maildir:PATH[:options], or as Dovecot 2.4
 // writes it mail_driver=maildir and mail_path=PATH; and disabled=yes, which is our own.

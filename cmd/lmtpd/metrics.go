@@ -113,7 +113,7 @@ func (m *metrics) outcome(o *delivery.Outcome) {
 		m.duplicates.WithLabelValues("recipient").Inc()
 	case o.Again:
 		m.duplicates.WithLabelValues("message").Inc()
-	case o.Reply.OK():
+	case o.Reply.OK() && o.Transport == "maildir":
 		m.bytes.Add(float64(o.Size))
 	case o.Reply.Enhanced[1] == 2 && o.Reply.Enhanced[2] == 2:
 		m.overQuota.Inc()
