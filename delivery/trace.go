@@ -16,6 +16,7 @@ type TraceOptions struct {
 	Hostname string           // the "by" of Received
 	CRLF     bool             // line ends of the header, as of the body
 	Clock    func() time.Time // nil: time.Now
+	Fields   TraceFields      // what is written
 }
 
 func (o *TraceOptions) now() time.Time {
@@ -28,6 +29,8 @@ func (o *TraceOptions) now() time.Time {
 // header is what a final delivery puts before the message (RFC 5321 section 4.4):
 //
 //	Return-Path: <sender>
+//	Delivery-Date: date                    only if Fields say so
+//	Envelope-To: what the sender wrote     only if Fields say so
 //	X-Original-To: what the sender wrote, if it is known and differs
 //	Delivered-To: this recipient
 //	Received: from client by us with LMTP id ... for <recipient>; date
@@ -39,17 +42,28 @@ func (o *TraceOptions) now() time.Time {
 func (o *TraceOptions) header(m *message, r *recipient, now time.Time) []byte {
 	to := printable(r.addr.String())
 	b := make([]byte, 0, 512)
-	b = append(b, "Return-Path: <"...)
-	b = append(b, printable(m.from)...)
-	b = append(b, ">\n"...)
-	if r.orig != "" && r.orig != to {
-		b = append(b, "X-Original-To: "...)
-		b = append(b, printable(r.orig)...)
-		b = append(b, '\n')
+	line := func(field TraceFields, parts ...string) {
+		if o.Fields.has(field) {
+			for _, part := range parts {
+				b = append(b, part...)
+			}
+			b = append(b, '\n')
+		}
 	}
-	b = append(b, "Delivered-To: "...)
-	b = append(b, to...)
-	b = append(b, "\nReceived: "...)
+	orig := to
+	if r.orig != "" {
+		orig = printable(r.orig)
+	}
+	line(TraceReturnPath, "Return-Path: <", printable(m.from), ">")
+	if o.Fields.has(TraceDeliveryDate) {
+		line(TraceDeliveryDate, "Delivery-Date: ", now.Format("Mon, 2 Jan 2006 15:04:05 -0700"))
+	}
+	line(TraceEnvelopeTo, "Envelope-To: ", orig)
+	if r.orig != "" && r.orig != to {
+		line(TraceOriginalTo, "X-Original-To: ", orig)
+	}
+	line(TraceDeliveredTo, "Delivered-To: ", to)
+	b = append(b, "Received: "...)
 	b = append(b, m.received...)
 	b = append(b, "\n\tby "...)
 	b = append(b, o.Hostname...)

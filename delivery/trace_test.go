@@ -55,6 +55,39 @@ func TestTraceHeader(t *testing.T) {
 	}
 }
 
+func TestTraceFields(t *testing.T) {
+	m := &message{id: "x", from: "ann@example.org", received: "(from userid 7)"}
+	r := rcptOf("bob", "example.org")
+	const received = "Received: (from userid 7)\n\tby mx.example.org (lmtpd) id x\n\tfor <bob@example.org>; Sun, 1 Nov 2026 12:00:00 +0100\n"
+	for _, test := range []struct {
+		names []string
+		orig  string
+		want  string
+	}{
+		{[]string{"Received"}, "info@example.org", ""},
+		{[]string{"received", "RETURN-PATH"}, "", "Return-Path: <ann@example.org>\n"},
+		{[]string{"Received", "Envelope-To"}, "", "Envelope-To: bob@example.org\n"},
+		{[]string{"Received", "X-Original-To"}, "", ""},
+		{traceFieldNames[:], "info@example.org", "Return-Path: <ann@example.org>\nDelivery-Date: Sun, 1 Nov 2026 12:00:00 +0100\n" +
+			"Envelope-To: info@example.org\nX-Original-To: info@example.org\nDelivered-To: bob@example.org\n"},
+	} {
+		o := tracer()
+		var err error
+		if o.Fields, err = ParseTraceFields(test.names); err != nil {
+			t.Fatal(err)
+		}
+		r.orig = test.orig
+		if got := string(o.header(m, r, noon)); got != test.want+received {
+			t.Errorf("%v: got\n%s\nwant\n%s", test.names, got, test.want+received)
+		}
+	}
+	for _, bad := range [][]string{nil, {"Delivered-To"}, {"Received", "X-Envelope-To"}} {
+		if _, err := ParseTraceFields(bad); err == nil {
+			t.Errorf("%q: accepted", bad)
+		}
+	}
+}
+
 func TestReceivedFrom(t *testing.T) {
 	for _, test := range []struct {
 		hello string

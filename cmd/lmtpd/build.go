@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/lmtpd/lmtpd/delivery"
@@ -45,6 +46,10 @@ func buildAgent(c *config, log *slog.Logger) (*delivery.Agent, error) {
 	if err != nil {
 		return nil, configErrors{c.doc.fault(c.doc.line("mailbox.over_quota"), "mailbox.over_quota", err.Error(), `write "temporary"`)}
 	}
+	fields, err := delivery.ParseTraceFields(c.Delivery.Headers)
+	if err != nil {
+		return nil, configErrors{c.doc.fault(c.doc.line("delivery.headers"), "delivery.headers", err.Error(), `write ["Received"]`)}
+	}
 	crlf := c.Mailbox.Newlines == newlinesCRLF
 	memory := int64(c.Limits.MemoryBody)
 	if memory == 0 {
@@ -57,9 +62,10 @@ func buildAgent(c *config, log *slog.Logger) (*delivery.Agent, error) {
 		Writer: &maildir.Writer{
 			Hostname: c.Hostname, Durability: durability, Parallel: c.Limits.ParallelDeliveries, MinUID: c.minimumUID(),
 			RemoveStale: c.Mailbox.CleanTmp, Stale: logStale(log),
+			FileMode: os.FileMode(c.Mailbox.FileMode), DirMode: os.FileMode(c.Mailbox.DirectoryMode),
 		},
 		Spool:       delivery.Spool{Dir: c.StateDirectory, Memory: memory, CRLF: crlf},
-		Trace:       delivery.TraceOptions{Hostname: c.Hostname, CRLF: crlf},
+		Trace:       delivery.TraceOptions{Hostname: c.Hostname, CRLF: crlf, Fields: fields},
 		Folders:     c.folders(),
 		Quota:       quota,
 		LoopCheck:   c.Delivery.LoopCheck,

@@ -76,6 +76,9 @@ type mailboxConfig struct {
 	Newlines     newlines   `toml:"newlines" example:"\"lf\""`
 	CleanTmp     bool       `toml:"clean_tmp" example:"true"` // remove stale files
 
+	FileMode      mailMode `toml:"file_mode" example:"\"0600\""`      // of messages
+	DirectoryMode mailMode `toml:"directory_mode" example:"\"0700\""` // of directories that are made
+
 	CreateFolders   bool      `toml:"create_folders" example:"false"`
 	FolderSeparator string    `toml:"folder_separator" example:"\"/\""`
 	Quota           size      `toml:"quota" example:"\"1 GiB\""`          // 0: no limit
@@ -111,6 +114,7 @@ type limitsConfig struct {
 
 // deliveryConfig is about one message on its way.
 type deliveryConfig struct {
+	Headers        []string `toml:"headers" example:"[\"Return-Path\", \"Delivered-To\", \"Received\"]"` // see delivery.TraceFields
 	LoopCheck      bool     `toml:"loop_check" example:"true"`
 	MaxReceived    int      `toml:"max_received" example:"100"`
 	DeliverTimeout duration `toml:"deliver_timeout" example:"\"580s\""`
@@ -159,6 +163,9 @@ func defaultConfig() *config {
 			Newlines:     newlinesLF,
 			CleanTmp:     true,
 
+			FileMode:      0o600,
+			DirectoryMode: 0o700,
+
 			FolderSeparator: ".",
 			OverQuota:       overQuotaTemporary,
 			OverQuotaAfter:  duration(72 * time.Hour),
@@ -174,6 +181,7 @@ func defaultConfig() *config {
 			ParallelDeliveries: 64,
 		},
 		Delivery: deliveryConfig{
+			Headers:        []string{"Return-Path", "X-Original-To", "Delivered-To", "Received"},
 			LoopCheck:      true,
 			MaxReceived:    100,
 			DeliverTimeout: duration(580 * time.Second),

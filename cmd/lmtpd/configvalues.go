@@ -105,6 +105,27 @@ func (m *fileMode) kind() (string, bool) { return "octal digits in quotes", fals
 
 func (m fileMode) String() string { return fmt.Sprintf("%04o", uint32(m)) }
 
+// mailMode is the permission bits of what lmtpd makes in a mailbox.
+type mailMode uint32
+
+func (m *mailMode) UnmarshalText(text []byte) error {
+	written := string(text)
+	n, err := strconv.ParseUint(written, 8, 32)
+	switch {
+	case err != nil || len(written) < 3 || len(written) > 4 || n > 0o777:
+		return &valueError{quoted(written) + " is not a mode of files", `write three or four octal digits in quotes, such as "0600"`}
+	case n&0o002 != 0:
+		return &valueError{quoted(written) + " lets everybody write to mail", `let a group do that at most, such as "0660"`}
+	}
+	*m = mailMode(n)
+	return nil
+}
+
+// kind refuses a plain number, as that of fileMode does.
+func (m *mailMode) kind() (string, bool) { return "octal digits in quotes", false }
+
+func (m mailMode) String() string { return fileMode(m).String() }
+
 // The words that a key may have.
 type (
 	listenProto string

@@ -69,6 +69,18 @@ func (c *config) validateMailbox() {
 			c.doc.report(key("folder"), quoted(r.Folder)+" is no name of a folder", `write a name such as "Junk", or "INBOX"`)
 		}
 	}
+	if m := c.Mailbox.FileMode; m&0o711 != 0o600 {
+		c.doc.report("mailbox.file_mode", quoted(m.String())+" is no mode for messages", `write "0600", or "0640" where the group reads mail`)
+	}
+	if m := c.Mailbox.DirectoryMode; m&0o700 != 0o700 {
+		c.doc.report("mailbox.directory_mode", quoted(m.String())+" keeps the owner out", `write "0700", or "0750" where the group reads mail`)
+	}
+	fields, err := delivery.ParseTraceFields(c.Delivery.Headers)
+	if err != nil {
+		c.doc.report("delivery.headers", err.Error(), `write names such as ["Return-Path", "Delivered-To", "Received"]`)
+	} else if c.Delivery.LoopCheck && fields&delivery.TraceDeliveredTo == 0 {
+		c.doc.report("delivery.headers", "no Delivered-To, which delivery.loop_check needs", `add "Delivered-To", or set loop_check = false`)
+	}
 	if c.Mailbox.QuotaMessages < 0 {
 		c.doc.report("mailbox.quota_messages", fmt.Sprintf("%d is less than nothing", c.Mailbox.QuotaMessages), "write 0 for no limit")
 	}
