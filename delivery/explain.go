@@ -16,31 +16,38 @@ type Explanation struct {
 	// Transport is the one that would get it, if it is not for a mailbox, with the host
 	// and the address there.
 	Transport, Host, Rcpt string
-	Target                *maildir.Target // nil: there is no mailbox to write to
-	Probe                 maildir.Probe   // of Target
-	Reply                 protocol.Reply  // of the delivery, or of RCPT where that refuses
-	Err                   error           // the cause of a refusal
+	Target                *maildir.Target  // nil: there is no mailbox to write to
+	Probe                 maildir.Probe    // of Target
+	Account               *maildir.Account // what it holds; nil: that was not found out
+	Reply                 protocol.Reply   // of the delivery, or of RCPT where that refuses
+	Err                   error            // the cause of a refusal
 }
 
-// Explain says what would become of a message to an address as a command line has
-// it. probe looks at the mailbox: the Probe of a maildir.Writer, or a function
-// that asks one.
-func (a *Agent) Explain(ctx context.Context, address string, probe func(context.Context, maildir.Target) maildir.Probe) Explanation {
+// Looker looks at a mailbox without writing to it. A maildir.Writer is one.
+type Looker interface {
+	Probe(context.Context, maildir.Target) maildir.Probe
+	Account(context.Context, maildir.Target) (maildir.Account, error)
+}
+
+// Explain says what would become of a message of size octets (0: of any) to an address
+// as a command line has it.
+func (a *Agent) Explain(ctx context.Context, address string, size int64, look Looker) Explanation {
 	var x Explanation
+	var r *recipient
 	if x.Address, x.Err = a.Rules.ParseString(address); x.Err == nil {
 		x.User, x.Err = a.Users.Lookup(ctx, x.Address)
 	}
 	if x.Err == nil {
-		var r *recipient
-		if r, x.Err = a.recipientOf(x.User, x.Address); x.Err == nil && r.via != nil {
-			x.Transport, x.Host, x.Rcpt = r.via.name, r.via.host, r.via.address
-			x.Reply = handedOn("ID", "")
-			return x
-		} else if x.Err == nil {
-			x.Target = &maildir.Target{Owner: r.owner(), Root: r.root, Path: r.path, Folder: r.folder}
-			x.Probe = probe(ctx, *x.Target)
-			x.Err = x.Probe.Err
-		}
+		r, x.Err = a.recipientOf(x.User, x.Address)
+	}
+	switch {
+	case x.Err != nil:
+	case r.via != nil:
+		x.Transport, x.Host, x.Rcpt = r.via.name, r.via.host, r.via.address
+		x.Reply = handedOn("ID", "")
+		return x
+	default:
+		x.Err = a.explainMailbox(ctx, &x, r, size, look)
 	}
 	if x.Err != nil {
 		x.Reply = replyFor(x.Err)
@@ -48,4 +55,17 @@ func (a *Agent) Explain(ctx context.Context, address string, probe func(context.
 	}
 	x.Reply = delivered("ID")
 	return x
+}
+
+func (a *Agent) explainMailbox(ctx context.Context, x *Explanation, r *recipient, size int64, look Looker) error {
+	x.Target = &maildir.Target{Owner: r.owner(), Root: r.root, Path: r.path, Folder: r.folder}
+	if x.Probe = look.Probe(ctx, *x.Target); x.Probe.Err != nil {
+		return x.Probe.Err
+	}
+	account, err := a.askAccount(ctx, r, look.Account)
+	if err != nil {
+		return err
+	}
+	x.Account = &account
+	return a.judge(account.Fits(max(size, 1))) // a message has an octet at least
 }

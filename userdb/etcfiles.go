@@ -42,6 +42,28 @@ func (e etcFiles) account(_ context.Context, name string) (*account, error) {
 	return nil, nil
 }
 
+// accounts are those of all lines that can be read.
+func (e etcFiles) accounts(context.Context) ([]account, error) {
+	data, err := readBounded(e.passwd)
+	if err != nil {
+		return nil, err
+	}
+	return parseAccounts(string(data)), nil
+}
+
+// parseAccounts reads the lines of passwd(5); those that are none belong to nobody.
+func parseAccounts(text string) (all []account) {
+	for line := range strings.Lines(text) {
+		if line[0] == '+' || line[0] == '-' || line[0] == '#' {
+			continue
+		}
+		if acc, err := parseAccount(line); err == nil {
+			all = append(all, *acc)
+		}
+	}
+	return all
+}
+
 func (e etcFiles) groups(_ context.Context, name string) ([]uint32, error) {
 	data, err := readBounded(e.group)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -22,7 +22,7 @@ type getentCmd struct{ path string }
 func (getentCmd) nss() bool { return true }
 
 func (g getentCmd) account(ctx context.Context, name string) (*account, error) {
-	out, err := g.run(ctx, "passwd", name)
+	out, err := g.run(ctx, maxAnswer, "passwd", "--", name)
 	if err != nil {
 		if ee, ok := errors.AsType[*exec.ExitError](err); ok && ee.ExitCode() == 2 && len(out) == 0 { // getent(1): key not found
 			return nil, nil
@@ -41,7 +41,7 @@ func (g getentCmd) account(ctx context.Context, name string) (*account, error) {
 
 // groups has the semantics of getgrouplist(3). The answer is the name, which may hold spaces, padded; then numbers.
 func (g getentCmd) groups(ctx context.Context, name string) ([]uint32, error) {
-	out, err := g.run(ctx, "initgroups", name)
+	out, err := g.run(ctx, maxAnswer, "initgroups", "--", name)
 	if err != nil {
 		return nil, err
 	}
@@ -60,18 +60,28 @@ func (g getentCmd) groups(ctx context.Context, name string) ([]uint32, error) {
 	return gids, nil
 }
 
-// run gives standard output. The process and its children get no environment of ours and are killed when ctx ends.
-func (g getentCmd) run(ctx context.Context, database, key string) (string, error) {
+// accounts are all that the name service names.
+func (g getentCmd) accounts(ctx context.Context) ([]account, error) {
+	out, err := g.run(ctx, maxEtcFile, "passwd")
+	if err != nil {
+		return nil, err
+	}
+	return parseAccounts(out), nil
+}
+
+// run gives standard output, of up to most octets. The process and its children get no environment of ours and are killed
+// when ctx ends.
+func (g getentCmd) run(ctx context.Context, most int, database string, key ...string) (string, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	cmd := exec.CommandContext(ctx, g.path, database, "--", key)
+	cmd := exec.CommandContext(ctx, g.path, append([]string{database}, key...)...)
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	// If a module leaves a child behind that holds the pipe, Wait does not wait for it longer than this.
 	cmd.WaitDelay = time.Second
-	out, errOut := boundedBuffer{cancel: cancel}, boundedBuffer{cancel: cancel}
+	out, errOut := boundedBuffer{cancel: cancel, most: most}, boundedBuffer{cancel: cancel, most: maxAnswer}
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	err := cmd.Run()
 	switch {
@@ -90,11 +100,12 @@ func (g getentCmd) run(ctx context.Context, database, key string) (string, error
 type boundedBuffer struct {
 	buf    bytes.Buffer // not embedded: its ReadFrom would go round Write
 	cancel context.CancelCauseFunc
+	most   int // octets
 }
 
 func (b *boundedBuffer) Write(p []byte) (int, error) {
-	if b.buf.Len()+len(p) > maxAnswer {
-		err := fmt.Errorf("answer is longer than %d octets", maxAnswer)
+	if b.buf.Len()+len(p) > b.most {
+		err := fmt.Errorf("answer is longer than %d octets", b.most)
 		b.cancel(err)
 		return 0, err
 	}

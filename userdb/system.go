@@ -93,7 +93,7 @@ func (s *System) Lookup(ctx context.Context, a Address) (*User, error) {
 		return nil, fmt.Errorf("system: %s: %w", a.shown(), err)
 	}
 	switch {
-	case acc.uid == 0 || acc.uid == uidNobody || acc.uid == 1<<16-1 || acc.uid == noID:
+	case noMailbox(acc.uid):
 		return noSuch(fmt.Sprintf(" (uid %d gets no mail)", acc.uid))
 	case acc.uid < orDefault(s.MinUID, 1000):
 		return noSuch(fmt.Sprintf(" (uid %d is below the minimum of %d)", acc.uid, orDefault(s.MinUID, 1000)))
@@ -114,6 +114,16 @@ func (s *System) Lookup(ctx context.Context, a Address) (*User, error) {
 		Home:   acc.home,
 		Source: s.String(),
 	}, nil
+}
+
+// noMailbox says whether a uid is one that no mail is ever written as.
+func noMailbox(uid uint32) bool {
+	return uid == 0 || uid == uidNobody || uid == 1<<16-1 || uid == noID
+}
+
+// mailless says whether Lookup finds no mailbox for an account.
+func (s *System) mailless(acc *account) bool {
+	return noMailbox(acc.uid) || acc.uid < orDefault(s.MinUID, 1000)
 }
 
 // source chooses whom to ask for a name.

@@ -22,7 +22,7 @@ const (
 	varlinkNotFound   = "io.systemd.UserDatabase.NoRecordFound"
 	varlinkBadRequest = "org.varlink.service.InvalidParameter"
 	varlinkService    = "io.systemd.Multiplexer"
-	maxMemberships    = 65536 // the kernel's bound on groups of a process
+	maxReplies        = 1 << 20 // to a question with several; the kernel's bound on groups of a process is 65536
 )
 
 // varlinkReply is every kind of reply at once.
@@ -60,8 +60,33 @@ func (d userdbd) account(ctx context.Context, name string) (*account, error) {
 	if r.UserName != name && !slices.Contains(r.Aliases, name) {
 		return nil, d.errorf("asked for %+q, it answered for %+q", name, clip(r.UserName))
 	}
-	if id, err := os.ReadFile("/etc/machine-id"); err == nil {
-		b := r.Binding[strings.TrimSpace(string(id))]
+	id, _ := os.ReadFile("/etc/machine-id")
+	acc := r.account(strings.TrimSpace(string(id)))
+	if acc == nil {
+		return nil, d.errorf("the record of %+q has no uid", name)
+	}
+	return acc, nil
+}
+
+// accounts asks for every record (the method without a name), which systemd collects from all its services.
+func (d userdbd) accounts(ctx context.Context) (all []account, err error) {
+	replies, err := d.call(ctx, "GetUserRecord", map[string]any{}, true)
+	id, _ := os.ReadFile("/etc/machine-id")
+	for _, m := range replies {
+		if m.Parameters.Record == nil {
+			continue
+		}
+		if acc := m.Parameters.Record.account(strings.TrimSpace(string(id))); acc != nil {
+			all = append(all, *acc)
+		}
+	}
+	return all, err
+}
+
+// account is what a record says on a machine; nil: it has no uid.
+func (r *userdbRecord) account(machine string) *account {
+	if machine != "" {
+		b := r.Binding[machine]
 		if b.UID != nil {
 			r.UID = b.UID
 		}
@@ -73,13 +98,13 @@ func (d userdbd) account(ctx context.Context, name string) (*account, error) {
 		}
 	}
 	if r.UID == nil {
-		return nil, d.errorf("the record of %+q has no uid", name)
+		return nil
 	}
 	acc := &account{name: r.UserName, uid: *r.UID, gid: *r.UID, home: r.HomeDirectory} // as systemd: gid defaults to uid
 	if r.GID != nil {
 		acc.gid = *r.GID
 	}
-	return acc, nil
+	return acc
 }
 
 func (d userdbd) groups(ctx context.Context, name string) ([]uint32, error) {
@@ -131,7 +156,7 @@ func (d userdbd) call(ctx context.Context, method string, parameters map[string]
 	}
 	in := bufio.NewReaderSize(conn, 4096)
 	var replies []varlinkReply
-	for range maxMemberships {
+	for range maxReplies {
 		data, err := readVarlink(in)
 		if err != nil {
 			return fail(err)
@@ -154,7 +179,7 @@ func (d userdbd) call(ctx context.Context, method string, parameters map[string]
 			return fail(errors.New("more than one reply"))
 		}
 	}
-	return fail(fmt.Errorf("more than %d replies", maxMemberships))
+	return fail(fmt.Errorf("more than %d replies", maxReplies))
 }
 
 func (d userdbd) errorf(format string, args ...any) error {

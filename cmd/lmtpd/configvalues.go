@@ -61,6 +61,18 @@ func (s size) String() string {
 	return strconv.FormatInt(int64(s), 10)
 }
 
+// sizeFlag is a size on a command line.
+type sizeFlag struct{ *size }
+
+func (f *sizeFlag) Set(s string) error { return f.UnmarshalText([]byte(s)) }
+func (f *sizeFlag) Type() string       { return "size" }
+func (f *sizeFlag) String() string {
+	if f.size == nil || *f.size == 0 {
+		return ""
+	}
+	return f.size.String()
+}
+
 // duration is a time.Duration written as in Go: "5m", "300s", "1h30m".
 type duration time.Duration
 

@@ -30,32 +30,24 @@ func explainCommand() *cobra.Command {
 		Args: cobra.MinimumNArgs(1),
 	}
 	path := configFlag(cmd)
+	octets := size(0)
+	cmd.Flags().Var(&sizeFlag{&octets}, "size", "of a message of this `SIZE`, such as \"10 MiB\"")
 	cmd.RunE = func(cmd *cobra.Command, addresses []string) error {
 		ctx, stop := untilInterrupted()
 		defer stop()
-		return explain(ctx, cmd.OutOrStdout(), *path, "/proc", addresses)
+		return explain(ctx, cmd.OutOrStdout(), *path, "/proc", int64(octets), addresses)
 	}
 	return cmd
 }
 
-// explain prints what would become of mail for the addresses. proc is where the
-// running daemon is looked for.
-func explain(ctx context.Context, out io.Writer, path, proc string, addresses []string) error {
+// explain prints what would become of mail of size octets (0: of any) for the addresses.
+// proc is where the running daemon is looked for.
+func explain(ctx context.Context, out io.Writer, path, proc string, size int64, addresses []string) error {
 	c, agent, err := loadAgent(path, func(*config) *slog.Logger { return slog.New(slog.DiscardHandler) })
 	if err != nil {
 		return err
 	}
-	e := &explainer{
-		out: out, config: c, agent: agent,
-		writer: &maildir.Writer{Hostname: c.Hostname, MinUID: c.minimumUID()},
-		view:   daemonView{proc: proc, role: "serve", config: path},
-	}
-	if abs, err := filepath.Abs(path); err == nil {
-		e.view.config = abs
-	}
-	if c.Writer.Socket.Network != "" {
-		e.view.role = "writer" // the front sees no mailbox, and needs none
-	}
+	e := &explainer{out: out, config: c, agent: agent, size: size, mailboxes: newMailboxes(c, path, proc)}
 	return e.all(ctx, addresses)
 }
 
@@ -64,8 +56,8 @@ type explainer struct {
 	out    io.Writer
 	config *config
 	agent  *delivery.Agent
-	writer *maildir.Writer
-	view   daemonView
+	size   int64 // of the message; 0: any
+	mailboxes
 }
 
 // explainPatience is how long a database, or a file system that hangs, may take.
@@ -81,7 +73,7 @@ func (e *explainer) all(ctx context.Context, addresses []string) error {
 		}
 		asked.answers = nil
 		one, cancel := context.WithTimeout(ctx, explainPatience)
-		x := e.agent.Explain(one, trimBrackets(address), e.probe)
+		x := e.agent.Explain(one, trimBrackets(address), e.size, e)
 		cancel()
 		e.show(address, &x, asked)
 		if c := exitCode(delivery.Outcome{Reply: x.Reply}); code == exitOK || c == exitTemporary {
@@ -94,15 +86,26 @@ func (e *explainer) all(ctx context.Context, addresses []string) error {
 	return nil
 }
 
-// probe looks at a mailbox as its owner does, and as the running daemon does.
-func (e *explainer) probe(ctx context.Context, t maildir.Target) maildir.Probe {
-	writer := e.writer
+// as is that of mailboxes, but for mailboxes of root: what root sees is noted as such.
+func (e *explainer) as(t maildir.Target) (*maildir.Writer, maildir.Target) {
 	if t.Owner == nil && os.Geteuid() == 0 {
 		// The daemon's own mail: as root everything would look fine.
 		if t.Owner = e.view.owner(); t.Owner != nil {
-			writer = &maildir.Writer{MinUID: 1}
+			return &maildir.Writer{MinUID: 1}, t
 		}
 	}
+	return e.writer, t
+}
+
+// Account says what a mailbox holds, for delivery.Looker.
+func (e *explainer) Account(ctx context.Context, t maildir.Target) (maildir.Account, error) {
+	writer, t := e.as(t)
+	return writer.Account(ctx, t)
+}
+
+// Probe looks at a mailbox as its owner does, and as the running daemon does.
+func (e *explainer) Probe(ctx context.Context, t maildir.Target) maildir.Probe {
+	writer, t := e.as(t)
 	p := writer.Probe(ctx, t)
 	if p.Err == nil {
 		p.Err = e.view.compare(t.Root)
@@ -148,6 +151,9 @@ func (e *explainer) show(address string, x *delivery.Explanation, asked *askedDa
 		e.line("mailbox", "%s (from %s)", filepath.Join(t.Root, t.Path), from)
 		e.folder(x)
 		e.disk(t, &x.Probe)
+	}
+	if x.Account != nil {
+		e.quota(x.Account)
 	}
 	label = "obstacle"
 	if x.Err == nil {
@@ -209,6 +215,28 @@ func (e *explainer) disk(t *maildir.Target, p *maildir.Probe) {
 	}
 	if p.Err == nil && p.Free > 0 {
 		e.line("", "%s free", size(p.Free&^(1<<20-1)))
+	}
+}
+
+// quota says what a mailbox holds, and may hold.
+func (e *explainer) quota(a *maildir.Account) {
+	text := fmt.Sprintf("holds %s in %d messages", size(a.Usage.Octets), a.Usage.Messages)
+	if a.Counted {
+		text += " (counted: there is no maildirsize that could be used)"
+	}
+	e.line("quota", "%s", text)
+	switch l := a.Limit; {
+	case l.Octets == 0 && l.Messages == 0:
+		e.line("", "no limit")
+	case l.Messages == 0:
+		e.line("", "limit %s: %s", size(l.Octets), percentText(a.Usage.Octets, l.Octets))
+	case l.Octets == 0:
+		e.line("", "limit %d messages: %s", l.Messages, percentText(a.Usage.Messages, l.Messages))
+	default:
+		e.line("", "limit %s: %s, and %d messages: %s", size(l.Octets), percentText(a.Usage.Octets, l.Octets), l.Messages, percentText(a.Usage.Messages, l.Messages))
+	}
+	if !a.Since.IsZero() {
+		e.line("", "full: mail is refused since %s", a.Since.Format(time.RFC3339))
 	}
 }
 

@@ -83,7 +83,7 @@ func TestExplain(t *testing.T) {
 		{"\x1b[2J@@x", exitData, []string{`  address   bad address "\x1b[2J@@x": `, `  reply     501 5.1.3 `}},
 	} {
 		var out bytes.Buffer
-		if code := explainCode(explain(t.Context(), &out, config, dir+"/proc", []string{test.address})); code != test.code {
+		if code := explainCode(explain(t.Context(), &out, config, dir+"/proc", 0, []string{test.address})); code != test.code {
 			t.Errorf("%s: %d, want %d", test.address, code, test.code)
 		}
 		for _, want := range test.want {
@@ -93,7 +93,7 @@ func TestExplain(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	if code := explainCode(explain(t.Context(), &out, config, dir+"/proc", []string{"ann@example.org", "nobody@example.org", "eve@example.org"})); code != exitTemporary {
+	if code := explainCode(explain(t.Context(), &out, config, dir+"/proc", 0, []string{"ann@example.org", "nobody@example.org", "eve@example.org"})); code != exitTemporary {
 		t.Errorf("several: %d", code)
 	}
 	if code := run([]string{"explain", "-c", dir + "/none.toml", "ann@example.org"}, nil, &out, &out); code != exitConfig {

@@ -9,7 +9,7 @@
 //	listeners.go   sockets, across reloads                inherit.go  those that systemd passes
 //	notify.go      what systemd is told                   logging.go, journal.go
 //	observer.go    what operators can ask: metrics.go, activity.go; on endpoint.go
-//	explain.go             status.go, trace.go            on daemonclient.go
+//	explain.go, quota.go   status.go, trace.go            on daemonclient.go
 package main
 
 import (
@@ -80,7 +80,7 @@ func rootCommand() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate("lmtpd {{.Version}}\n")
-	root.AddCommand(serveCommand(), tryCommand(), checkCommand(), deliverCommand(), sendCommand(), writerCommand(), explainCommand(), statusCommand(), traceCommand(), versionCommand())
+	root.AddCommand(serveCommand(), tryCommand(), checkCommand(), deliverCommand(), sendCommand(), writerCommand(), explainCommand(), quotaCommand(), statusCommand(), traceCommand(), versionCommand())
 	return root
 }
 

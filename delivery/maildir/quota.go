@@ -162,7 +162,7 @@ func (d *delivery) checkQuota(size int64) error {
 	}
 	same := s.limit.Octets == limit.Octets && s.limit.Messages == limit.Messages
 	if !ok || !same || limit.over(s.usage, size) && (s.lines > 1 || s.stale) {
-		if s.usage, err = d.recount(box, &limit); err != nil {
+		if s.usage, _, err = d.recount(box, &limit); err != nil {
 			return err
 		}
 	}
@@ -181,17 +181,13 @@ func (d *delivery) judge(box int, limit *Quota, size int64) error {
 	if limit == nil {
 		return nil
 	}
-	e := &QuotaError{Usage: d.res.Usage, Limit: *limit}
-	switch {
-	case limit.Octets > 0 && size > limit.Octets && !limit.Grace:
-		e.Cause = ErrQuotaSize
-	case limit.over(e.Usage, size):
-		e.Cause = ErrQuota
-		if box >= 0 {
-			e.Since = d.overSince(box)
-		}
-	default:
+	cause := limit.verdict(d.res.Usage, size)
+	if cause == nil {
 		return nil
+	}
+	e := &QuotaError{Cause: cause, Usage: d.res.Usage, Limit: *limit}
+	if cause == ErrQuota && box >= 0 {
+		e.Since = d.overSince(box)
 	}
 	return d.fail(OpQuota, d.abs(d.t.Path), e)
 }
@@ -273,37 +269,12 @@ func (d *delivery) overSince(box int) time.Time {
 	return time.Unix(st.Mtim.Unix())
 }
 
-// recount adds up the mailbox and its folders, and writes maildirsize anew unless
-// something has changed meanwhile.
-func (d *delivery) recount(box int, limit *Quota) (Usage, error) {
-	var u Usage
-	folders := []string{""}
-	_, err := d.seekIn(box, d.t.Path, func(name string) bool {
-		if name[0] == '.' && validFolder(name) && !contains(limit.Ignore, name) {
-			folders = append(folders, name)
-		}
-		return false
-	})
+// recount counts the mailbox and writes maildirsize anew, unless something has changed
+// meanwhile: settled is false then.
+func (d *delivery) recount(box int, limit *Quota) (u Usage, settled bool, err error) {
+	u, dirs, latest, err := d.count(box, limit)
 	if err != nil {
-		return u, err
-	}
-	var dirs []string
-	var latest unix.Timespec
-	for _, f := range folders {
-		for _, sub := range []string{"new", "cur"} {
-			rel := path.Join(d.t.Path, f, sub)
-			changed, err := d.countDir(rel, &u)
-			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
-				continue
-			}
-			if err != nil {
-				return u, err
-			}
-			dirs = append(dirs, rel)
-			if later(changed, latest) {
-				latest = changed
-			}
-		}
+		return u, false, err
 	}
 	for _, rel := range dirs {
 		var st unix.Stat_t
@@ -314,14 +285,14 @@ func (d *delivery) recount(box int, limit *Quota) (Usage, error) {
 		}
 		if err != nil || later(st.Mtim, latest) {
 			unix.Unlinkat(box, sizeFile, 0) // somebody else counts, or the next delivery
-			return u, nil
+			return u, false, nil
 		}
 	}
 	text := fmt.Sprintf("%s\n%-*s\n", limit.definition(), sizeLine-1, fmt.Sprintf("%d %d", u.Octets, u.Messages))
 	if err := d.writeSizes(box, text); err != nil {
 		d.res.Warning = err // the next delivery has to count again
 	}
-	return u, nil
+	return u, true, nil
 }
 
 func contains(list []string, s string) bool {

@@ -49,6 +49,7 @@ func Run(t *testing.T, open func(t *testing.T) Subject) {
 		{"Broken", testBroken},
 		{"Concurrent", testConcurrent},
 		{"String", testString},
+		{"List", testList},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := open(t)
@@ -284,4 +285,47 @@ func difference(got, want userdb.User) string {
 		return fmt.Sprintf("Owner is %+v, want %+v", *got.Owner, *want.Owner)
 	}
 	return ""
+}
+
+// testList: a database that is a Lister names each user, and none that Lookup does not know.
+func testList(t *testing.T, s Subject) {
+	l, ok := s.Database.(userdb.Lister)
+	if !ok {
+		t.Skip("not a Lister")
+	}
+	names := map[string]bool{}
+	for a, err := range l.List(t.Context()) {
+		if errors.Is(err, userdb.ErrNotListed) {
+			t.Skip(err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		u, err := lookup(t, s.Database, a)
+		if err != nil {
+			t.Errorf("lists %s, and then: %v", a, err)
+			continue
+		}
+		names[u.Name] = true
+	}
+	for _, k := range s.Known {
+		if !names[k.User.Name] {
+			t.Errorf("does not list %s", k.User.Name)
+		}
+	}
+	for range l.List(t.Context()) {
+		break // it has to end where nobody wants more
+	}
+	if s.Break == nil {
+		return
+	}
+	s.Break()
+	defer s.Repair()
+	failed := false
+	for _, err := range l.List(t.Context()) {
+		failed = failed || err != nil
+	}
+	if !failed {
+		t.Error("a broken database lists its users without an error")
+	}
 }

@@ -1,0 +1,171 @@
+package maildir
+
+import (
+	"context"
+	"errors"
+	"path"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Account is what a mailbox holds and may hold.
+type Account struct {
+	Usage   Usage
+	Limit   Quota     // of Target.Quota, or of maildirsize where that has none
+	Counted bool      // the mailbox was counted now, and Usage is not from maildirsize
+	Since   time.Time // since when mail is refused; zero: none is
+}
+
+// Fits is nil if a message of size octets would fit; else a *QuotaError.
+func (a *Account) Fits(size int64) error {
+	if cause := a.Limit.verdict(a.Usage, size); cause != nil {
+		return &QuotaError{Cause: cause, Usage: a.Usage, Limit: a.Limit, Since: a.Since}
+	}
+	return nil
+}
+
+// verdict is ErrQuota or ErrQuotaSize where a message does not fit.
+func (q *Quota) verdict(u Usage, size int64) error {
+	switch {
+	case q.Octets > 0 && size > q.Octets && !q.Grace:
+		return ErrQuotaSize
+	case q.over(u, size):
+		return ErrQuota
+	}
+	return nil
+}
+
+// recountTries bounds how often a mailbox is counted that changes meanwhile.
+const recountTries = 5
+
+// ErrChanging: mail came or went while a mailbox was counted.
+var ErrChanging = errors.New("mailbox changes while it is counted")
+
+// Account says what a mailbox holds, by its maildirsize or, where that is missing or
+// cannot be used, by counting. It writes nothing. A mailbox that does not exist yet is
+// empty; the errors are those of a delivery.
+func (w *Writer) Account(ctx context.Context, t Target) (Account, error) {
+	var a Account
+	err := w.inMailbox(ctx, &t, func(d *delivery, box int) error {
+		s, ok, err := d.readSizes(box)
+		if err != nil && errors.Is(err, unix.EACCES) {
+			return err
+		}
+		d.limit(&a, &s, ok)
+		if a.Usage, a.Counted = s.usage, !ok; !ok {
+			if a.Usage, _, _, err = d.count(box, &a.Limit); err != nil {
+				return err
+			}
+		}
+		var st unix.Stat_t
+		if unix.Fstatat(box, overFile, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
+			a.Since = time.Unix(st.Mtim.Unix())
+		}
+		return nil
+	})
+	return a, err
+}
+
+// Recount counts a mailbox and writes its maildirsize anew, unless there is no limit of
+// ours and no maildirsize: then nobody keeps accounts of it. Other errors than those of
+// a delivery: ErrChanging.
+func (w *Writer) Recount(ctx context.Context, t Target) (Account, error) {
+	var a Account
+	err := w.inMailbox(ctx, &t, func(d *delivery, box int) error {
+		s, ok, err := d.readSizes(box)
+		if err != nil && errors.Is(err, unix.EACCES) {
+			return err
+		}
+		d.limit(&a, &s, ok)
+		a.Counted = true
+		if a.Limit.Octets == 0 && a.Limit.Messages == 0 && !ok {
+			a.Usage, _, _, err = d.count(box, &a.Limit)
+			return err
+		}
+		for range recountTries {
+			var settled bool
+			if a.Usage, settled, err = d.recount(box, &a.Limit); err != nil || settled {
+				break
+			}
+			err = d.fail(OpQuota, d.abs(d.t.Path), ErrChanging)
+		}
+		if err == nil {
+			err = d.res.Warning // maildirsize could not be written
+		}
+		if err == nil && a.Fits(0) == nil {
+			unix.Unlinkat(box, overFile, 0)
+		}
+		return err
+	})
+	return a, err
+}
+
+// limit is that of the target, or else that of maildirsize.
+func (d *delivery) limit(a *Account, s *sizes, ok bool) {
+	if a.Limit = (Quota{}); d.t.Quota != nil {
+		a.Limit = *d.t.Quota
+	}
+	if a.Limit.Octets == 0 && a.Limit.Messages == 0 && ok {
+		a.Limit.Octets, a.Limit.Messages = s.limit.Octets, s.limit.Messages
+	}
+}
+
+// inMailbox calls f with the mailbox open, as its owner; not at all for one that does
+// not exist.
+func (w *Writer) inMailbox(ctx context.Context, t *Target, f func(d *delivery, box int) error) error {
+	d := newDelivery(ctx, w, &Body{}, t, 0)
+	if err := d.check(); err != nil {
+		return err
+	}
+	return d.asOwner(func() error {
+		defer d.close()
+		if err := d.openRoot(); err != nil {
+			return err
+		}
+		box, err := d.openDir(d.t.Path, readDir)
+		if errors.Is(err, unix.ENOENT) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		defer unix.Close(box)
+		return f(d, box)
+	})
+}
+
+// count adds up the mailbox and its folders. It returns the directories that it has
+// counted, and when the one that had changed last had done so.
+func (d *delivery) count(box int, limit *Quota) (u Usage, dirs []string, latest unix.Timespec, err error) {
+	if _, err := unix.Seek(box, 0, 0); err != nil { // it may have been read before
+		return u, nil, latest, d.fail(OpQuota, d.abs(d.t.Path), err)
+	}
+	folders := []string{""}
+	_, err = d.seekIn(box, d.t.Path, func(name string) bool {
+		if name[0] == '.' && validFolder(name) && !contains(limit.Ignore, name) {
+			folders = append(folders, name)
+		}
+		return false
+	})
+	if err != nil {
+		return u, nil, latest, err
+	}
+	for _, f := range folders {
+		for _, sub := range []string{"new", "cur"} {
+			rel := path.Join(d.t.Path, f, sub)
+			changed, err := d.countDir(rel, &u)
+			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+				continue
+			}
+			if err != nil {
+				return u, nil, latest, err
+			}
+			dirs = append(dirs, rel)
+			if later(changed, latest) {
+				latest = changed
+			}
+		}
+	}
+	return u, dirs, latest, nil
+}
