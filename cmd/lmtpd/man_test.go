@@ -74,22 +74,31 @@ func TestManOfCommands(t *testing.T) {
 		for _, m := range regexp.MustCompile(`\bFl (-?[a-z0-9-]+)`).FindAllStringSubmatch(strings.Join(regexp.MustCompile(`(?m)^\.It Fl .*$`).FindAllString(page, -1), "\n"), -1) {
 			documented["-"+m[1]] = true
 		}
-		cmd.InitDefaultHelpFlag()
-		cmd.Flags().VisitAll(func(f *pflag.Flag) {
-			for _, form := range []string{"--" + f.Name, "-" + f.Shorthand} {
-				if form != "-" && !documented[form] {
-					t.Errorf("%s.8 does not describe %s", name, form)
+		has, help := map[string]bool{}, ""
+		for _, c := range append([]*cobra.Command{cmd}, cmd.Commands()...) {
+			c.InitDefaultHelpFlag()
+			c.Flags().VisitAll(func(f *pflag.Flag) {
+				has["--"+f.Name] = true
+				if f.Shorthand != "" {
+					has["-"+f.Shorthand] = true
 				}
-				delete(documented, form)
+			})
+			help += c.Long
+		}
+		for form := range has {
+			if !documented[form] {
+				t.Errorf("%s.8 does not describe %s", name, form)
 			}
-		})
+		}
 		for form := range documented {
-			t.Errorf("%s.8 describes %s, which it does not have", name, form)
+			if !has[form] {
+				t.Errorf("%s.8 describes %s, which it does not have", name, form)
+			}
 		}
 		if !strings.Contains(section(t, page, "EXIT STATUS"), "\n.It 0\n") || !strings.Contains(section(t, page, "EXIT STATUS"), "\n.It 64\n") {
 			t.Errorf("%s.8: exit status", name)
 		}
-		for _, m := range regexp.MustCompile(`\b(6[4-9]|7[0-8])\b`).FindAllString(cmd.Long, -1) {
+		for _, m := range regexp.MustCompile(`\b(6[4-9]|7[0-8])\b`).FindAllString(help, -1) {
 			if !strings.Contains(section(t, page, "EXIT STATUS"), "\n.It "+m+"\n") {
 				t.Errorf("%s.8: exit code %s is in --help and not here", name, m)
 			}

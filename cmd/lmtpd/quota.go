@@ -295,7 +295,7 @@ type mailboxes struct {
 
 func newMailboxes(c *config, path, proc string) mailboxes {
 	m := mailboxes{
-		writer: &maildir.Writer{Hostname: c.Hostname, MinUID: c.minimumUID()},
+		writer: &maildir.Writer{Hostname: c.Hostname, MinUID: c.minimumUID(), FileMode: os.FileMode(c.Mailbox.FileMode)},
 		view:   daemonView{proc: proc, role: "serve", config: path},
 	}
 	if abs, err := filepath.Abs(path); err == nil {
@@ -324,10 +324,10 @@ func (m mailboxes) as(t maildir.Target) (*maildir.Writer, maildir.Target, error)
 			return nil, t, err
 		}
 		st, ok := info.Sys().(*syscall.Stat_t)
-		if !ok || st.Uid == 0 || st.Gid == 0 {
-			return nil, t, fmt.Errorf("%w: %s belongs to root, and no lmtpd is running that would tell whose mail it is; run this as the user of lmtpd", maildir.ErrOwner, path)
+		if !ok || st.Uid == 0 {
+			return m.writer, t, nil
 		}
 		t.Owner = &maildir.Owner{UID: st.Uid, GID: st.Gid}
 	}
-	return &maildir.Writer{Hostname: m.writer.Hostname, MinUID: 1}, t, nil
+	return &maildir.Writer{Hostname: m.writer.Hostname, MinUID: 1, FileMode: m.writer.FileMode}, t, nil
 }
