@@ -76,4 +76,16 @@ path = "%[1]s/users"
 		t.Errorf("the home that is not mounted: %v", err)
 	}
 	oneMessage(t, filepath.Join(home, "Maildir"))
+
+	// A user's .forward cannot write to the daemon's state directory.
+	removeMessages(t, filepath.Join(home, "Maildir"))
+	away := filepath.Join(dir, "away.toml")
+	writeFile(t, away, strings.ReplaceAll(readFile(t, file), dir+"/state", dir+"/nobodys"))
+	big := "Subject: big\n\n" + strings.Repeat(strings.Repeat("x", 76)+"\n", 20000)
+	if status, out := deliver(away, big, "user@example.org"); status != 0 {
+		t.Errorf("without the state directory: exit status %d: %s", status, out)
+	}
+	if m := oneMessage(t, filepath.Join(home, "Maildir")); !strings.HasSuffix(string(m.content), big) {
+		t.Error("not the message that was sent")
+	}
 }

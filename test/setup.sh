@@ -28,6 +28,7 @@ libidn12           /usr/share/doc/libidn12
 libnsl2            /usr/share/doc/libnsl2
 libnss-extrausers  /usr/share/doc/libnss-extrausers
 prometheus         /usr/bin/promtool
+dovecot-core       /usr/bin/doveconf
 iproute2           /usr/bin/ss
 mandoc             /usr/bin/mandoc
 '

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -35,6 +36,10 @@ func deliverCommand() *cobra.Command {
 		})
 		if err != nil {
 			return err
+		}
+		if checkWritable(c.StateDirectory, "") != nil {
+			// A user's .forward has called: the directory is the daemon's alone.
+			agent.Spool.Memory = math.MaxInt64
 		}
 		ctx, stop := untilInterrupted()
 		defer stop()
