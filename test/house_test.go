@@ -25,13 +25,14 @@ const module = "github.com/lmtpd/lmtpd"
 // not here has no business in the tree.
 var mayImport = map[string][]string{
 	"cmd/lmtpd": {
-		module + "/delivery", module + "/delivery/maildir", module + "/delivery/writer", module + "/confine", module + "/protocol", module + "/protocol/relay", module + "/userdb",
+		module + "/delivery", module + "/delivery/maildir", module + "/delivery/writer", module + "/delivery/command", module + "/confine", module + "/protocol", module + "/protocol/relay", module + "/userdb",
 		"github.com/spf13/cobra", "github.com/pelletier/go-toml/v2", "github.com/coreos/go-systemd/v22",
 		"github.com/prometheus/client_golang",
 	},
 	"confine":               {"golang.org/x/sys/unix"},
+	"delivery/command":      {},
 	"delivery/writer":       {module + "/delivery/maildir", "golang.org/x/sys/unix"},
-	"delivery":              {module + "/delivery/maildir", module + "/protocol", module + "/userdb"},
+	"delivery":              {module + "/delivery/maildir", module + "/delivery/command", module + "/protocol", module + "/userdb"},
 	"delivery/maildir":      {"golang.org/x/sys/unix", "github.com/emersion/go-maildir"},
 	"protocol":              {},
 	"protocol/relay":        {module + "/protocol", "github.com/emersion/go-smtp"},
