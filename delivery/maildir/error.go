@@ -126,7 +126,7 @@ func describe(bit, dir string) string {
 	if unix.Stat(dir, &st) != nil {
 		return fmt.Sprintf("missing +%s on %s", bit, dir)
 	}
-	return fmt.Sprintf("missing +%s on %s, which has mode %#o and belongs to %d:%d",
+	return fmt.Sprintf("missing +%s on %s, which has mode %04o and belongs to %d:%d",
 		bit, dir, st.Mode&0o7777, st.Uid, st.Gid)
 }
 
