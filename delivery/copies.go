@@ -181,7 +181,7 @@ func certainlyNot(err error) bool {
 	switch e.Op {
 	case maildir.OpCheck, maildir.OpWait, maildir.OpBecome, maildir.OpRoot, maildir.OpOpen, maildir.OpMkdir,
 		maildir.OpChmod, maildir.OpSyncParent, maildir.OpUnnamed, maildir.OpCreate, maildir.OpRead,
-		maildir.OpWrite, maildir.OpSync:
+		maildir.OpWrite, maildir.OpWriteBack, maildir.OpSync:
 		return true
 	}
 	return false

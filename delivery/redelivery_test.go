@@ -121,7 +121,9 @@ func TestRedeliveryFailures(t *testing.T) {
 	}{
 		{at(maildir.OpWrite), false, fresh},
 		{at(maildir.OpWrite), true, fresh},
+		{at(maildir.OpWriteBack), true, fresh},
 		{at(maildir.OpLink), false, uncertain},
+		{at(maildir.OpSyncNamed), true, uncertain},
 		{at(maildir.OpSyncDir), true, uncertain}, // the client comes again because of it
 		{at("something new"), true, uncertain},
 		{errors.New("writer process has died"), true, uncertain},

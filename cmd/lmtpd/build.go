@@ -42,6 +42,10 @@ func buildAgent(c *config, log *slog.Logger) (*delivery.Agent, error) {
 	if err := durability.UnmarshalText([]byte(c.Mailbox.Durability)); err != nil {
 		return nil, configErrors{c.doc.fault(c.doc.line("mailbox.durability"), "mailbox.durability", err.Error(), `write "full"`)}
 	}
+	var order maildir.SyncOrder
+	if err := order.UnmarshalText([]byte(c.Mailbox.SyncOrder)); err != nil {
+		return nil, configErrors{c.doc.fault(c.doc.line("mailbox.sync_order"), "mailbox.sync_order", err.Error(), `write "auto"`)}
+	}
 	quota, err := c.quota(log)
 	if err != nil {
 		return nil, configErrors{c.doc.fault(c.doc.line("mailbox.over_quota"), "mailbox.over_quota", err.Error(), `write "temporary"`)}
@@ -60,7 +64,8 @@ func buildAgent(c *config, log *slog.Logger) (*delivery.Agent, error) {
 		Rules:   userdb.Rules{Delimiter: c.Address.Delimiter, FoldCase: c.Address.FoldCase},
 		Mailbox: location,
 		Writer: &maildir.Writer{
-			Hostname: c.Hostname, Durability: durability, Parallel: c.Limits.ParallelDeliveries, MinUID: c.minimumUID(),
+			Hostname: c.Hostname, Durability: durability, Order: order,
+			Parallel: c.Limits.ParallelDeliveries, MinUID: c.minimumUID(),
 			RemoveStale: c.Mailbox.CleanTmp, Stale: logStale(log),
 			FileMode: os.FileMode(c.Mailbox.FileMode), DirMode: os.FileMode(c.Mailbox.DirectoryMode),
 		},

@@ -73,6 +73,7 @@ type mailboxConfig struct {
 	Path         string     `toml:"path" example:"\"~/Maildir\""` // a template, see delivery.Location
 	DetailFolder bool       `toml:"detail_folder" example:"true"`
 	Durability   durability `toml:"durability" example:"\"full\""`
+	SyncOrder    syncOrder  `toml:"sync_order" example:"\"auto\""`
 	Newlines     newlines   `toml:"newlines" example:"\"lf\""`
 	CleanTmp     bool       `toml:"clean_tmp" example:"true"` // remove stale files
 
@@ -160,6 +161,7 @@ func defaultConfig() *config {
 			Path:         "~/Maildir",
 			DetailFolder: true,
 			Durability:   durabilityFull,
+			SyncOrder:    syncOrderAuto,
 			Newlines:     newlinesLF,
 			CleanTmp:     true,
 

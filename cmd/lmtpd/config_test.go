@@ -59,6 +59,7 @@ minimum_uid = 500
 path          = "/var/mail/%d/%n"
 detail_folder = false
 durability    = "none"
+sync_order    = "strict"
 newlines = "crlf"
 [limits]
 message_size = 1_000_000
@@ -83,7 +84,7 @@ format = "json"
 		{Type: userdbSystem, Domains: []string{"example.org", ""}, MinimumUID: 500},
 	}
 	want.Mailbox.Path, want.Mailbox.Durability, want.Mailbox.Newlines = "/var/mail/%d/%n", durabilityNone, newlinesCRLF
-	want.Mailbox.DetailFolder = false
+	want.Mailbox.DetailFolder, want.Mailbox.SyncOrder = false, syncOrderStrict
 	want.Limits.MessageSize, want.Limits.MemoryBody = 1_000_000, 0
 	want.Limits.Sessions, want.Limits.CommandTimeout = 16, duration(90*60*1e9)
 	want.Delivery.LoopCheck = false

@@ -143,6 +143,7 @@ type (
 	listenProto string
 	userdbType  string
 	durability  string
+	syncOrder   string
 	newlines    string
 	overQuota   string
 	logLevel    string
@@ -163,6 +164,9 @@ const (
 	durabilityFull durability = "full" // file and directory are on disk before the 250
 	durabilityFile durability = "file" // the file only
 	durabilityNone durability = "none" // when the kernel gets to it
+
+	syncOrderAuto   syncOrder = "auto"   // content and name together where that is known to be safe
+	syncOrderStrict syncOrder = "strict" // the content before the name
 
 	overQuotaTemporary      overQuota = "temporary"       // 452 4.2.2
 	overQuotaPermanent      overQuota = "permanent"       // 552 5.2.2
@@ -193,6 +197,9 @@ func (v *userdbType) UnmarshalText(t []byte) error {
 }
 func (v *durability) UnmarshalText(t []byte) error {
 	return oneOf(v, t, durabilityFull, durabilityFile, durabilityNone)
+}
+func (v *syncOrder) UnmarshalText(t []byte) error {
+	return oneOf(v, t, syncOrderAuto, syncOrderStrict)
 }
 func (v *newlines) UnmarshalText(t []byte) error { return oneOf(v, t, newlinesLF, newlinesCRLF) }
 func (v *logLevel) UnmarshalText(t []byte) error {

@@ -46,6 +46,7 @@ type delivery struct {
 	root, new, tmp, file int // descriptors, -1 if closed; new is that of sub
 	sizes                int // of maildirsize, to append to
 
+	disk    disk        // what is known of the file system of new/
 	classic bool        // by way of tmp/
 	ino     unix.Stat_t // of file
 	tmpName string      // the file's name in tmp/, while it has one
@@ -153,7 +154,7 @@ func (d *delivery) nameFile() error {
 		_ = d.discard() // it has no name
 		d.classic = true
 		if err = d.again(); err == nil {
-			d.w.named.add(d.dev)
+			d.w.disks.put(d.dev, disk{classic: true, ordered: d.disk.ordered})
 		}
 	}
 	d.res.Name += d.w.now().Sub(begin)
@@ -238,11 +239,8 @@ func (d *delivery) alive(op, path string) error {
 // create opens the file that will be the message: an unnamed one in new/, or
 // one in tmp/ where the file system has none.
 func (d *delivery) create() error {
-	d.classic = d.classic || d.w.named.has(d.dev)
-	if !d.classic && d.w.linksLate(d.new, d.dev) {
-		d.w.named.add(d.dev)
-		d.classic = true
-	}
+	d.disk = d.w.disk(d.new, d.dev)
+	d.classic = d.classic || d.disk.classic
 	if !d.classic {
 		dir := d.abs(path.Join(d.base, d.sub))
 		err := d.do(OpUnnamed, dir, func() (err error) {
@@ -251,8 +249,8 @@ func (d *delivery) create() error {
 		})
 		switch {
 		case unsupported(err), errors.Is(err, unix.EISDIR): // EISDIR from kernels and layers that do not know the flag
-			d.w.named.add(d.dev)
 			d.classic = true
+			d.w.disks.put(d.dev, disk{classic: true, ordered: d.disk.ordered})
 		case err != nil:
 			return err
 		default:
@@ -326,10 +324,19 @@ func (d *delivery) info() string {
 	return ":2," + d.t.Flags
 }
 
-// sync brings the file's content to disk.
+// sync brings the file's content to disk; where the file system keeps the order, so
+// far that no name given from now on can be durable without it.
 func (d *delivery) sync() error {
-	if d.w.Durability == None {
+	switch {
+	case d.w.Durability == None:
 		return nil
+	case d.disk.ordered:
+		const all = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
+		err := d.do(OpWriteBack, d.filePath(), func() error { return unix.SyncFileRange(d.file, 0, 0, all) })
+		if !unsupported(err) && !errors.Is(err, unix.EPERM) {
+			return err
+		}
+		d.disk.ordered = false // a sandbox may forbid the call
 	}
 	return d.do(OpSync, d.filePath(), func() error { return unix.Fsync(d.file) })
 }
@@ -409,10 +416,16 @@ func (d *delivery) isOurs(name string) bool {
 		st.Dev == d.ino.Dev && st.Ino == d.ino.Ino
 }
 
-// syncDir brings the name to disk.
+// syncDir brings the name to disk, and what of the file is not there.
 func (d *delivery) syncDir() error {
 	if d.w.Durability != Full {
 		return nil
+	}
+	if d.disk.ordered {
+		err := d.do(OpSyncNamed, d.res.File, func() error { return unix.Fsync(d.file) })
+		if err != nil {
+			return err
+		}
 	}
 	return d.do(OpSyncDir, d.abs(path.Join(d.base, d.sub)), func() error { return unix.Fsync(d.new) })
 }

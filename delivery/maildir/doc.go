@@ -15,24 +15,40 @@
 //  2. open an unnamed file (O_TMPFILE), or tmp/NAME where the file system has
 //     no unnamed files or would lose them (journal.go),
 //  3. write header and body, each octet once,
-//  4. sync the file,
+//  4. bring the content to disk: sync the file, or (below) wait until it is written back,
 //  5. give it its name in new/ (linkat, or renameat2 from tmp/),
-//  6. sync new/,
+//  6. sync the file again if it was only written back, and new/,
 //  7. report.
 //
 // A reader therefore never sees an incomplete file, and a copy reported without
 // an error survives a power cut. Nothing is reported as delivered before step 6.
 //
-// One commit of the journal would do instead of two: begin write-back and wait for
-// it (sync_file_range), name the file, then sync file and directory. A delivery alone
-// is then 1.4 to 1.8 times as fast on ext4, xfs and btrfs, sixteen at once at most
-// 1.2. Cut off at 124 points of the write logs of each of ext4 (also data=writeback),
-// xfs and btrfs, it never showed an incomplete file. It is not done all the same: it
-// leans on a journal to keep the name behind the data, and which file systems order
-// the two is no promise of any call. On ext4 without a journal, 3 of 524 points had an
-// incomplete message or lacked an acknowledged one, with no sector torn; the order
-// above, by tmp/, had neither at 400. It asks only for what fsync promises. See
-// test/powercut.
+// # One commit or two
+//
+// Each sync of something new commits the journal, and a delivery alone spends most of
+// its time in its two commits. One does where a name cannot become durable before the
+// content: then it is enough to write the content back and wait for that
+// (sync_file_range), give the name, and sync file and directory together. That is 1.4
+// to 1.9 times as fast for one delivery at a time.
+//
+// No call promises it, so it is done only where the file system itself does, and the
+// power was cut to see (test/powercut: at no point of the write logs was there half a
+// message):
+//
+//   - ext4 with a journal on the same device, in any data mode. Write-back ends after
+//     the extents of the content have become part of a transaction (with unwritten
+//     extents, after they were converted). The name joins that transaction or a later
+//     one. Before a transaction's commit record the device's cache is flushed, with the
+//     content that was in it. Where the journal is on another device, only that one is
+//     flushed.
+//   - xfs: write-back ends after the change of size or extents is in the log, which
+//     keeps the order of its entries, and the data device is flushed before the log.
+//
+// Not on btrfs, though cuts found nothing there: write-back ends before the extent is
+// in the tree, and the commit of another writer may come between. Not on ext4 without
+// a journal, which keeps no order; on network file systems; or on what is not known.
+// There step 4 is a sync of the file, which asks only for what fsync promises.
+// SyncStrict asks for that everywhere.
 //
 // # Many copies of one message
 //

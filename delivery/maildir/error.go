@@ -38,9 +38,11 @@ const (
 	OpCreate     = "create"         // creating a file in tmp/
 	OpRead       = "read body"      // reading the spooled body
 	OpWrite      = "write"          // writing header and body
-	OpSync       = "sync"           // syncing the file
+	OpWriteBack  = "write back"     // waiting for the file's content, to sync it when it is named
+	OpSync       = "sync"           // syncing the file before it is named
 	OpLink       = "link"           // giving the unnamed file its name in new/
 	OpRename     = "rename"         // the same from tmp/
+	OpSyncNamed  = "sync named"     // syncing the file with its name
 	OpSyncDir    = "sync directory" // syncing new/
 	OpRemove     = "remove"         // removing a file that was not delivered
 	OpStale      = "remove stale"   // removing a file that a crash has left in tmp/

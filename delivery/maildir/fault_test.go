@@ -22,6 +22,7 @@ var faultCases = []struct {
 	linkat  bool // unnamed file that cannot be named
 	file    bool // body in a file
 	exists  bool // Maildir exists
+	once    bool // content and name synced together
 }{
 	{name: "unnamed, created"},
 	{name: "unnamed, exists", exists: true},
@@ -29,6 +30,9 @@ var faultCases = []struct {
 	{name: "classic, created", classic: true},
 	{name: "classic, exists, file", classic: true, exists: true, file: true},
 	{name: "unnamed then classic", linkat: true, exists: true},
+	{name: "unnamed, once", once: true},
+	{name: "classic, once, file", once: true, classic: true, file: true, exists: true},
+	{name: "unnamed then classic, once", linkat: true, exists: true, once: true},
 }
 
 // forced is the fault that a case begins with.
@@ -41,10 +45,14 @@ func forced(classic, linkat bool, op string) error {
 
 // eachStep runs f for each step of each case, with a fresh root that has a
 // neighbour's mailbox in it.
-func eachStep(t *testing.T, f func(t *testing.T, root string, n int, op string, target Target, b Body, forced func(op string) error)) {
+func eachStep(t *testing.T, f func(t *testing.T, root string, n int, op string, target Target, b Body, order SyncOrder, force func(op, path string) error)) {
 	for _, c := range faultCases {
 		t.Run(c.name, func(t *testing.T) {
-			force := func(op string) error { return forced(c.classic, c.linkat, op) }
+			force := func(op, _ string) error { return forced(c.classic, c.linkat, op) }
+			order := SyncStrict
+			if c.once {
+				order = syncOnce
+			}
 			setup := func() (string, Target, Body) {
 				root := memoryDir(t)
 				if c.exists {
@@ -63,8 +71,8 @@ func eachStep(t *testing.T, f func(t *testing.T, root string, n int, op string, 
 			}
 			var ops []string
 			_, tg, b := setup()
-			if r := deliverBody(t, &Writer{Before: func(op, _ string) error {
-				if err := force(op); err != nil {
+			if r := deliverBody(t, &Writer{Order: order, Before: func(op, _ string) error {
+				if err := force(op, ""); err != nil {
 					return err
 				}
 				ops = append(ops, op)
@@ -77,7 +85,7 @@ func eachStep(t *testing.T, f func(t *testing.T, root string, n int, op string, 
 			}
 			for n, op := range ops {
 				root, tg, b := setup()
-				f(t, root, n, op, tg, b, force)
+				f(t, root, n, op, tg, b, order, force)
 				if t.Failed() {
 					t.Fatalf("at step %d (%s) of %v", n, op, ops)
 				}
@@ -95,11 +103,11 @@ func eachStep(t *testing.T, f func(t *testing.T, root string, n int, op string, 
 // the same call is served, and the redelivery makes exactly one message.
 func TestFaultAtEachStep(t *testing.T) {
 	for _, errno := range []syscall.Errno{syscall.EIO, syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE} {
-		eachStep(t, func(t *testing.T, root string, n int, op string, tg Target, b Body, force func(string) error) {
+		eachStep(t, func(t *testing.T, root string, n int, op string, tg Target, b Body, order SyncOrder, force func(op, path string) error) {
 			other := memoryDir(t)
 			var step atomic.Int64
-			w := &Writer{Before: func(op, path string) error {
-				if err := force(op); err != nil || strings.HasPrefix(path, other) {
+			w := &Writer{Order: order, Before: func(op, path string) error {
+				if err := force(op, path); err != nil || strings.HasPrefix(path, other) {
 					return err
 				}
 				if step.Add(1)-1 == int64(n) {
@@ -132,12 +140,12 @@ func TestFaultAtEachStep(t *testing.T) {
 // The context may end at any step: before the name the copy has certainly not
 // been delivered, and with the name it certainly has.
 func TestCancelAtEachStep(t *testing.T) {
-	eachStep(t, func(t *testing.T, root string, n int, op string, tg Target, b Body, force func(string) error) {
+	eachStep(t, func(t *testing.T, root string, n int, op string, tg Target, b Body, order SyncOrder, force func(op, path string) error) {
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		step := 0
-		w := &Writer{Before: func(op, _ string) error {
-			if err := force(op); err != nil {
+		w := &Writer{Order: order, Before: func(op, path string) error {
+			if err := force(op, path); err != nil {
 				return err
 			}
 			if step == n {
@@ -148,7 +156,7 @@ func TestCancelAtEachStep(t *testing.T) {
 		}}
 		w.Deliver(ctx, b, []Target{tg}, func(_ int, r Result) {
 			box := filepath.Join(root, tg.Path)
-			if op == OpLink || op == OpRename || op == OpSyncDir {
+			if op == OpLink || op == OpRename || op == OpSyncNamed || op == OpSyncDir {
 				if r.Err != nil || len(messages(t, box)) != 1 {
 					t.Errorf("named, but the outcome is %v and new/ holds %v", r.Err, entries(t, filepath.Join(box, "new")))
 				}
@@ -165,14 +173,14 @@ func TestCancelAtEachStep(t *testing.T) {
 const crashEnv = "MAILDIR_TEST_CRASH"
 
 func TestCrashChild(t *testing.T) {
-	var root, sclassic string
+	var root, way string
 	var n int
-	if _, err := fmt.Sscanf(os.Getenv(crashEnv), "%s %s %d", &root, &sclassic, &n); err != nil {
+	if _, err := fmt.Sscanf(os.Getenv(crashEnv), "%s %s %d", &root, &way, &n); err != nil {
 		t.Skip("runs as the child of TestCrashAtEachStep")
 	}
 	step := 0
 	w := &Writer{Before: func(op, _ string) error {
-		if sclassic == "true" && op == OpUnnamed {
+		if way == "classic" && op == OpUnnamed {
 			return syscall.EOPNOTSUPP
 		}
 		if step == n {
@@ -181,20 +189,23 @@ func TestCrashChild(t *testing.T) {
 		step++
 		return nil
 	}}
+	if way == "once" {
+		w.Order = syncOnce
+	}
 	deliver(t, w, Target{Root: root, Path: "bob"}, faultBody)
 }
 
 // kill -9 before any step: a reader finds the whole message or none, and only
 // the way by tmp/ leaves litter, and only there.
 func TestCrashAtEachStep(t *testing.T) {
-	for _, classic := range []bool{false, true} {
+	for _, way := range []string{"unnamed", "classic", "once"} {
 		for n, alive := 0, false; !alive; n++ {
 			if n > 100 {
 				t.Fatal("the child dies for ever")
 			}
 			root := memoryDir(t)
 			cmd := exec.Command(os.Args[0], "-test.run=^TestCrashChild$")
-			cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %v %d", crashEnv, root, classic, n))
+			cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %d", crashEnv, root, way, n))
 			out, err := cmd.CombinedOutput()
 			var exit *exec.ExitError
 			if alive = err == nil; !alive && !(errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL) {
@@ -206,7 +217,7 @@ func TestCrashAtEachStep(t *testing.T) {
 					t.Errorf("step %d: a reader finds %q, %v", n, got, err)
 				}
 			}
-			if left := entries(t, filepath.Join(box, "tmp")); len(left) > 0 && !classic || len(left) > 1 {
+			if left := entries(t, filepath.Join(box, "tmp")); len(left) > 0 && way != "classic" || len(left) > 1 {
 				t.Errorf("step %d: left in tmp/: %v", n, left)
 			}
 			if got := entries(t, filepath.Join(box, "new")); alive && len(got) != 1 {
@@ -306,10 +317,10 @@ func TestRememberDevice(t *testing.T) {
 			t.Errorf("%d messages", len(got))
 		}
 	}
-	var s deviceSet
+	var s disks
 	for i := range uint32(10 * maxDevices) {
-		s.add(device{i, 0})
-		if !s.has(device{i, 0}) || len(s.m) > maxDevices {
+		s.put(device{i, 0}, disk{classic: true})
+		if k, _ := s.get(device{i, 0}); !k.classic || len(s.m) > maxDevices {
 			t.Fatalf("device %d of %d", i, len(s.m))
 		}
 	}

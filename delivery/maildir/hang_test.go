@@ -31,7 +31,7 @@ func (h *hanging) before(op, path string) error {
 // A mailbox that hangs, at whatever step, holds up nobody else: the others are
 // told while it still hangs.
 func TestHangHoldsNobodyUp(t *testing.T) {
-	for _, op := range []string{OpOpen, OpUnnamed, OpWrite, OpSync, OpLink, OpSyncDir} {
+	for _, op := range []string{OpOpen, OpUnnamed, OpWrite, OpSync, OpLink, OpSyncDir, OpWriteBack, OpSyncNamed} {
 		t.Run(op, func(t *testing.T) {
 			t.Parallel()
 			root := memoryDir(t)
@@ -40,7 +40,7 @@ func TestHangHoldsNobodyUp(t *testing.T) {
 				delivered(t, &Writer{}, Target{Root: root, Path: box}, "first\n")
 			}
 			h := newHanging(op, "stuck")
-			w := &Writer{Before: h.before}
+			w := &Writer{Before: h.before, Order: orderWith(op)}
 			var targets []Target
 			for _, box := range boxes {
 				targets = append(targets, Target{Root: root, Path: box})
@@ -74,6 +74,14 @@ func TestHangHoldsNobodyUp(t *testing.T) {
 	}
 }
 
+// orderWith is one that has this step.
+func orderWith(op string) SyncOrder {
+	if op == OpWriteBack || op == OpSyncNamed {
+		return syncOnce
+	}
+	return SyncStrict
+}
+
 // retained is a body that counts its release.
 func retained(text string) (b Body, released chan struct{}) {
 	released = make(chan struct{}, 10)
@@ -85,13 +93,13 @@ func retained(text string) (b Body, released chan struct{}) {
 // At the deadline a copy that hangs before it is named is told as failed, and
 // never appears later; the body is released when nobody can read it any more.
 func TestHangIsAbandonedAtTheDeadline(t *testing.T) {
-	for _, op := range []string{OpOpen, OpUnnamed, OpWrite, OpSync} {
+	for _, op := range []string{OpOpen, OpUnnamed, OpWrite, OpSync, OpWriteBack} {
 		t.Run(op, func(t *testing.T) {
 			t.Parallel()
 			root := memoryDir(t)
 			delivered(t, &Writer{}, Target{Root: root, Path: "stuck"}, "first\n")
 			h := newHanging(op, "stuck")
-			w := &Writer{Before: h.before}
+			w := &Writer{Before: h.before, Order: orderWith(op)}
 			b, released := retained("second\n")
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()

@@ -17,16 +17,20 @@ func TestOrder(t *testing.T) {
 		durability Durability
 		classic    bool
 		want       []string
+		order      SyncOrder
 	}{
-		{Full, false, []string{OpSyncParent, OpSyncParent, OpUnnamed, OpWrite, OpSync, OpLink, OpSyncDir}},
-		{Full, true, []string{OpSyncParent, OpSyncParent, OpCreate, OpWrite, OpSync, OpRename, OpSyncDir}},
-		{FileOnly, false, []string{OpUnnamed, OpWrite, OpSync, OpLink}},
-		{FileOnly, true, []string{OpCreate, OpWrite, OpSync, OpRename}},
-		{None, false, []string{OpUnnamed, OpWrite, OpLink}},
-		{None, true, []string{OpCreate, OpWrite, OpRename}},
+		{Full, false, []string{OpSyncParent, OpSyncParent, OpUnnamed, OpWrite, OpWriteBack, OpLink, OpSyncNamed, OpSyncDir}, syncOnce},
+		{Full, true, []string{OpSyncParent, OpSyncParent, OpCreate, OpWrite, OpWriteBack, OpRename, OpSyncNamed, OpSyncDir}, syncOnce},
+		{FileOnly, false, []string{OpUnnamed, OpWrite, OpSync, OpLink}, syncOnce},
+		{Full, false, []string{OpSyncParent, OpSyncParent, OpUnnamed, OpWrite, OpSync, OpLink, OpSyncDir}, SyncStrict},
+		{Full, true, []string{OpSyncParent, OpSyncParent, OpCreate, OpWrite, OpSync, OpRename, OpSyncDir}, SyncStrict},
+		{FileOnly, false, []string{OpUnnamed, OpWrite, OpSync, OpLink}, SyncAuto},
+		{FileOnly, true, []string{OpCreate, OpWrite, OpSync, OpRename}, SyncAuto},
+		{None, false, []string{OpUnnamed, OpWrite, OpLink}, SyncAuto},
+		{None, true, []string{OpCreate, OpWrite, OpRename}, SyncAuto},
 	} {
 		var got []string
-		w := &Writer{Durability: c.durability, Before: func(op, _ string) error {
+		w := &Writer{Durability: c.durability, Order: c.order, Before: func(op, _ string) error {
 			if c.classic && op == OpUnnamed {
 				return classicOnly(op, "")
 			}
@@ -37,7 +41,7 @@ func TestOrder(t *testing.T) {
 		}}
 		delivered(t, w, Target{Root: memoryDir(t), Path: "box", Header: []byte("A: b\n")}, "x\n")
 		if want := append(made[:4:4], c.want...); fmt.Sprint(got) != fmt.Sprint(want) {
-			t.Errorf("durability %v, classic %v: steps\n%q, want\n%q", c.durability, c.classic, got, want)
+			t.Errorf("durability %v, classic %v, order %v: steps\n%q, want\n%q", c.durability, c.classic, c.order, got, want)
 		}
 	}
 }
@@ -51,8 +55,11 @@ func TestTracedChild(t *testing.T) {
 		t.Skip("runs as the child of TestOrderTraced")
 	}
 	w := &Writer{}
-	if way == "classic" {
+	switch way {
+	case "classic":
 		w.Before = classicOnly
+	case "once":
+		w.Order = syncOnce
 	}
 	tg := Target{Root: root, Path: "box", Header: []byte("A: b\n")}
 	if way == "file" {
@@ -78,6 +85,10 @@ func TestOrderTraced(t *testing.T) {
 			"mkdirat box", "mkdirat cur", "mkdirat tmp", "mkdirat new",
 			"fsync ROOT", "fsync ROOT/box", "openat O_TMPFILE", "writev file", "fsync file", "linkat new/", "fsync ROOT/box/new",
 		},
+		"once": {
+			"mkdirat box", "mkdirat cur", "mkdirat tmp", "mkdirat new",
+			"fsync ROOT", "fsync ROOT/box", "openat O_TMPFILE", "writev file", "sync_file_range file", "linkat new/", "fsync file", "fsync ROOT/box/new",
+		},
 		"classic": {
 			"mkdirat box", "mkdirat cur", "mkdirat tmp", "mkdirat new",
 			"fsync ROOT", "fsync ROOT/box", "openat O_EXCL", "writev file", "fsync file", "renameat2 new/", "fsync ROOT/box/new",
@@ -91,7 +102,7 @@ func TestOrderTraced(t *testing.T) {
 			root := memoryDir(t)
 			log := filepath.Join(t.TempDir(), "trace")
 			cmd := exec.Command(strace, "-f", "-y", "-s0", "-o", log,
-				"-e", "trace=mkdirat,fsync,fdatasync,openat,writev,pwritev,copy_file_range,linkat,renameat2",
+				"-e", "trace=mkdirat,fsync,sync_file_range,fdatasync,openat,writev,pwritev,copy_file_range,linkat,renameat2",
 				os.Args[0], "-test.run=^TestTracedChild$")
 			cmd.Env = append(os.Environ(), traceEnv+"="+way+":"+root)
 			if out, err := cmd.CombinedOutput(); err != nil {

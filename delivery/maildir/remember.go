@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a Writer remembers is only ever a shortcut, so a set that is full is
+// What a Writer remembers is only ever a shortcut, so what is full is
 // emptied and begins anew.
 const (
 	maxDevices = 64
@@ -17,35 +17,40 @@ const (
 // device identifies a mounted file system.
 type device struct{ major, minor uint32 }
 
-// deviceSet holds devices, dirSet directories. The zero value is empty.
+// disks and dirSet are what is remembered. The zero value is empty.
 type (
-	deviceSet struct{ boundedSet[device] }
-	dirSet    struct{ boundedSet[dirID] }
+	disks  struct{ bounded[device, disk] }
+	dirSet struct{ bounded[dirID, struct{}] }
 )
 
-func (s *deviceSet) add(d device) { s.put(d, maxDevices) }
-func (s *dirSet) add(d dirID)     { s.put(d, maxSettled) }
+func (s *disks) put(d device, k disk) { s.keep(d, k, maxDevices) }
+func (s *dirSet) add(d dirID)         { s.keep(d, struct{}{}, maxSettled) }
 
-// boundedSet is a set that begins anew when it is full. Its zero value is empty.
-type boundedSet[K comparable] struct {
-	mu sync.RWMutex
-	m  map[K]struct{}
-}
-
-func (s *boundedSet[K]) has(k K) bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	_, ok := s.m[k]
+func (s *dirSet) has(d dirID) bool {
+	_, ok := s.get(d)
 	return ok
 }
 
-func (s *boundedSet[K]) put(k K, most int) {
+// bounded is a map that begins anew when it is full. Its zero value is empty.
+type bounded[K comparable, V any] struct {
+	mu sync.RWMutex
+	m  map[K]V
+}
+
+func (s *bounded[K, V]) get(k K) (V, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	v, ok := s.m[k]
+	return v, ok
+}
+
+func (s *bounded[K, V]) keep(k K, v V, most int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.m == nil || len(s.m) >= most {
-		s.m = make(map[K]struct{})
+		s.m = make(map[K]V)
 	}
-	s.m[k] = struct{}{}
+	s.m[k] = v
 }
 
 // dirID identifies a directory for as long as it exists; the birth time keeps

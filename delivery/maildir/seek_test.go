@@ -1,8 +1,10 @@
 package maildir
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,10 +34,10 @@ func TestSeek(t *testing.T) {
 			first.File = seen
 		}
 		before := len(entries(t, filepath.Join(root, "Maildir/new")))
-		synced := ""
+		var synced []string
 		w.Before = func(op, path string) error {
-			if op == OpSyncDir {
-				synced = path
+			if op == OpSyncDir || op == OpSyncNamed {
+				synced = append(synced, path)
 			}
 			return nil
 		}
@@ -44,8 +46,8 @@ func TestSeek(t *testing.T) {
 		if !again.Found || again.File != first.File {
 			t.Errorf("%s: %+v, want %s", where, again, first.File)
 		}
-		if synced != filepath.Dir(first.File) {
-			t.Errorf("%s: synced %q", where, synced)
+		if want := []string{first.File, filepath.Dir(first.File)}; !slices.Equal(synced, want) {
+			t.Errorf("%s: synced %q, want %q", where, synced, want)
 		}
 		if n := len(entries(t, filepath.Join(root, "Maildir/new"))); n != before {
 			t.Errorf("%s: %d messages, were %d", where, n, before)
@@ -62,7 +64,7 @@ func TestSeek(t *testing.T) {
 func TestSeekErrors(t *testing.T) {
 	root := memoryDir(t)
 	target := Target{Root: root, Path: "Maildir", Token: "aa", Seek: true}
-	for _, op := range []string{OpSeek, OpOpen, OpSyncDir} {
+	for _, op := range []string{OpSeek, OpOpen, OpSyncNamed, OpSyncDir} {
 		w := &Writer{Hostname: "mx"}
 		delivered(t, w, Target{Root: root, Path: "Maildir", Token: "aa"}, "x\n")
 		n := 0
@@ -97,5 +99,49 @@ func TestSeekErrors(t *testing.T) {
 	target.Token = ""
 	if r := deliver(t, &Writer{}, target, "x\n"); r.Err == nil {
 		t.Error("nothing to look for")
+	}
+}
+
+// Half a copy, or something else under its name, is none.
+func TestSeekHalf(t *testing.T) {
+	for what, spoil := range map[string]func(name string) error{
+		"short": func(name string) error { return os.Truncate(name, 1) },
+		"FIFO": func(name string) error {
+			return errors.Join(os.Remove(name), syscall.Mkfifo(name, 0o600))
+		},
+	} {
+		root := memoryDir(t)
+		target := Target{Root: root, Path: "Maildir", Token: "aa"}
+		if err := spoil(delivered(t, &Writer{}, target, "one\n").File); err != nil {
+			t.Fatal(err)
+		}
+		target.Seek = true
+		r := deliver(t, &Writer{}, target, "one\n")
+		if r.Found || what == "short" && r.Err != nil {
+			t.Errorf("%s: %+v", what, r)
+		}
+	}
+}
+
+// A reader that renames the copy while it is looked for does not hide it.
+func TestSeekMoved(t *testing.T) {
+	root := memoryDir(t)
+	target := Target{Root: root, Path: "Maildir", Token: "aa"}
+	at := delivered(t, &Writer{}, target, "one\n").File
+	flags := []string{"", "F", "FS"} // one more than there are looks would hide it
+	w := &Writer{}
+	w.Before = func(op, path string) error {
+		if op != OpOpen || path != at || len(flags) == 1 {
+			return nil
+		}
+		flags = flags[1:]
+		to := filepath.Join(root, "Maildir/cur", strings.TrimSuffix(filepath.Base(at), ":2,F")+":2,"+flags[0])
+		err := os.Rename(at, to)
+		at = to
+		return err
+	}
+	target.Seek = true
+	if r := delivered(t, w, target, "one\n"); !r.Found || r.File != at {
+		t.Errorf("%+v, want %s", r, at)
 	}
 }

@@ -134,6 +134,7 @@ type Writer struct {
 	DirMode    os.FileMode      // of directories it makes, whatever the umask; 0 means 0700
 	FileMode   os.FileMode      // of messages, whatever the umask; 0 means 0600
 	Durability Durability       // Full by default
+	Order      SyncOrder        // of the steps with durability Full; SyncAuto by default
 	Parallel   int              // batches of up to 64 copies written at a time by all calls together; 0 means DefaultParallel
 	MinUID     uint32           // lowest uid it switches to; 0 means DefaultMinUID
 	Clock      func() time.Time // nil means time.Now
@@ -149,14 +150,13 @@ type Writer struct {
 	// step's error, and the step is not taken. It exists for tests.
 	Before func(op, path string) error
 
-	once      sync.Once
-	slots     chan struct{}
-	serial    atomic.Uint64 // deliveries so far, part of each name
-	hung      hungCopies    // copies that nobody waits for any more
-	named     deviceSet     // devices without unnamed files
-	journaled deviceSet     // devices on which an unnamed file may be named
-	stale     staleKeeper   // tmp/ that were looked at
-	settled   dirSet        // mailboxes whose parents are known to be on disk
+	once    sync.Once
+	slots   chan struct{}
+	serial  atomic.Uint64 // deliveries so far, part of each name
+	hung    hungCopies    // copies that nobody waits for any more
+	disks   disks         // what is known of file systems
+	stale   staleKeeper   // tmp/ that were looked at
+	settled dirSet        // mailboxes whose parents are known to be on disk
 }
 
 // Deliver writes the body to each target. It calls done exactly once for each,
