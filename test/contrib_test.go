@@ -2,6 +2,8 @@ package test
 
 import (
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -42,4 +44,19 @@ func dir(t *testing.T, name string) (names []string) {
 		names = append(names, e.Name())
 	}
 	return names
+}
+
+// TestLinks: what the documents link to within the repository is there.
+func TestLinks(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"README.md", "contrib/postfix/README.md", "contrib/exim/README.md", "protocol/FEATURES.md", "protocol/COMPARISON.md", "bench/RESULTS.md"} {
+		for _, m := range regexp.MustCompile(`\]\(([^)#]+)`).FindAllStringSubmatch(readFile(t, "../"+name), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join("..", filepath.Dir(name), m[1])); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
 }

@@ -45,7 +45,6 @@ func shown(t *testing.T, page, heading string) (patterns []*regexp.Regexp) {
 // is really written, and the command it names says why.
 func TestTroubleshooting(t *testing.T) {
 	t.Parallel()
-	needRoot(t, "be several users")
 	page := readFile(t, "../cmd/lmtpd/man/lmtpd-troubleshooting.7")
 	all := troubles()
 	for _, c := range all {
@@ -70,7 +69,7 @@ func TestTroubleshooting(t *testing.T) {
 	}
 }
 
-// ward is a directory with bob, uid 1001, in a user file. What is said of it is as if
+// ward is a directory with bob, uid 1001 if the test is root, in a user file. What is said of it is as if
 // it were the machine's own root.
 type ward struct {
 	t      *testing.T
@@ -82,8 +81,12 @@ func newWard(t *testing.T) *ward {
 	t.Helper()
 	w := &ward{t: t, dir: tempDir(t)}
 	mkdir(t, filepath.Join(w.dir, "state"), nil)
-	mkdir(t, filepath.Join(w.dir, "home/bob"), &syscall.Credential{Uid: 1001, Gid: 1001})
-	writeFile(t, filepath.Join(w.dir, "users"), fmt.Sprintf("bob@example.org::1001:1001::%s/home/bob::\n", w.dir))
+	uid, gid, owner := 1001, 1001, &syscall.Credential{Uid: 1001, Gid: 1001}
+	if os.Getuid() != 0 {
+		uid, gid, owner = os.Getuid(), os.Getgid(), nil
+	}
+	mkdir(t, filepath.Join(w.dir, "home/bob"), owner)
+	writeFile(t, filepath.Join(w.dir, "users"), fmt.Sprintf("bob@example.org::%d:%d::%s/home/bob::\n", uid, gid, w.dir))
 	return w
 }
 
@@ -96,6 +99,7 @@ func (w *ward) config(more string) string {
 
 // mounted is a command that sees the machine with something else mounted.
 func (w *ward) mounted(mount string) {
+	needRoot(w.t, "mount")
 	need(w.t, "unshare")
 	w.within = []string{"unshare", "--mount", "--propagation", "private", "sh", "-euc", mount + "\nexec \"$@\"", "sh"}
 }
@@ -131,6 +135,7 @@ func (w *ward) deliver(config, to, message, explained string) string {
 func troubles() []trouble {
 	return []trouble{
 		{"Permission denied on a mailbox", func(t *testing.T) string {
+			needRoot(t, "be another user")
 			w := newWard(t)
 			if err := os.Chown(filepath.Join(w.dir, "home/bob"), 0, 0); err != nil {
 				t.Fatal(err)
@@ -167,6 +172,7 @@ func troubles() []trouble {
 			return w.deliver(config, "carol@example.org", header, "may be down")
 		}},
 		{"Over quota", func(t *testing.T) string {
+			needRoot(t, "be another user")
 			w := newWard(t)
 			config := w.config("[mailbox]\nquota = \"1 MiB\"\n")
 			owner := &syscall.Credential{Uid: 1001, Gid: 1001}
@@ -203,6 +209,7 @@ func troubles() []trouble {
 			return strings.ReplaceAll(w.plain([]byte(line)), "/lmtpd.toml", "/etc/lmtpd/lmtpd.toml")
 		}},
 		{"No answer from lmtpd status", func(t *testing.T) string {
+			needRoot(t, "be another user")
 			w := newWard(t)
 			mkdir(t, filepath.Join(w.dir, "run/lmtpd"), nil)
 			a := startLMTPD(t, agentOptions{dir: w.dir, config: fmt.Sprintf("[[listen]]\naddress = \"%[1]s/lmtp.sock\"\n[[userdb]]\ntype = \"system\"\n[status]\nsocket = \"%[1]s/run/lmtpd/status.sock\"\n", w.dir)})
