@@ -36,9 +36,9 @@ func (s *Session) lineLimit(line []byte) int {
 
 // mailLine is how much longer than 512 octets the extensions make a MAIL command: RFC
 // 1870 section 3, RFC 6152 section 2, RFC 6531 section 3.4, RFC 3461 section 4, RFC
-// 4954 section 3.
+// 4954 section 3, RFC 8689 section 2.
 func (srv *Server) mailLineGrowth() (n int) {
-	for ext, octets := range map[Ext]int{ExtSize: 26, Ext8BitMIME: 17, ExtSMTPUTF8: 10, ExtDSN: 500} {
+	for ext, octets := range map[Ext]int{ExtSize: 26, Ext8BitMIME: 17, ExtSMTPUTF8: 10, ExtDSN: 500, ExtRequireTLS: 11} {
 		if srv.ext&ext != 0 {
 			n += octets
 		}

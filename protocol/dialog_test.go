@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/lmtpd/lmtpd/protocol"
+	"github.com/lmtpd/lmtpd/protocol/protocoltest"
 )
 
 // A dialog is a file testdata/dialogs/NAME.txt:
@@ -28,24 +29,31 @@ import (
 //	D: <from> <rcpt> <rcpt> body                a message handed over whole, after all
 //	HELLO                                       greeting, LHLO or EHLO, and what is offered by default
 //	HELLO 1000                                  the same with another SIZE
+//	TLS                                         the handshake of TLS; "TLS certificate" with one of the client's
 //	END                                         the server closes the connection
 //
 // Escapes are \r \n \t \\ \xHH, and \(text*N) for a text N times. Lines that begin
 // with "#" are comments. What the client sends between two S lines goes out in one
 // write. "alone" on a line keeps the dialog from being sent in a single write, where
-// the rules forbid that to a client.
+// the rules forbid that to a client; "whole" keeps it from being taken apart, where what
+// it shows is what becomes of octets that come together.
 type dialog struct {
 	name     string
 	rfc      string
 	settings [][2]string
 	alone    bool
+	whole    bool
+	secure   *protocoltest.Server // has the certificate; nil: no TLS
 	ends     bool
 	steps    []step // in turns
 	messages []string
 }
 
 // step is what the client sends and what the server answers.
-type step struct{ send, expect []byte }
+type step struct {
+	send, expect []byte
+	tls          string // the handshake that follows: "TLS" or "TLS certificate"
+}
 
 func readDialogs(t testing.TB) []*dialog {
 	t.Helper()
@@ -103,11 +111,20 @@ func (d *dialog) addLine(line string) error {
 		}
 	case line == "alone":
 		d.alone = true
+	case line == "whole":
+		d.whole = true
 	case line == "END":
 		d.ends = true
+	case kind == "TLS":
+		last.tls = line
+		d.steps = append(d.steps, step{})
 	case kind == "set":
 		key, value, _ := strings.Cut(rest, " ")
 		d.settings = append(d.settings, [2]string{key, value})
+		if key == "tls" {
+			d.secure = protocoltest.NewUnstartedServer(protocol.SMTP, nil)
+			d.secure.UseTLS()
+		}
 	case kind == "D:":
 		d.messages = append(d.messages, string(data))
 	case kind == "S:":
@@ -225,7 +242,7 @@ func TestDialogs(t *testing.T) {
 		t.Run(d.name, func(t *testing.T) {
 			for _, network := range []string{"tcp", "unix"} {
 				for _, single := range []bool{false, true} {
-					if single && len(d.sent()) > maxSingle {
+					if single && (d.whole || len(d.sent()) > maxSingle) {
 						continue
 					}
 					d.overSocket(t, network, single, d.stepwise)
@@ -234,7 +251,11 @@ func TestDialogs(t *testing.T) {
 					}
 				}
 			}
-			if !d.alone {
+			switch {
+			case d.alone || d.whole:
+			case d.secured():
+				d.splitRecords(t)
+			default:
 				d.splitEverywhere(t)
 			}
 		})
@@ -259,7 +280,11 @@ func (d *dialog) overSocket(t *testing.T, network string, single bool, run func(
 	}
 	ds := newDialogServer(t, d)
 	served := make(chan error, 1)
-	go func() { served <- ds.srv.Serve(l) }()
+	serve := ds.srv.Serve
+	if d.implicitTLS() {
+		serve = ds.srv.ServeTLS
+	}
+	go func() { served <- serve(l) }()
 	conn, err := net.Dial(network, l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -291,23 +316,54 @@ func (d *dialog) stepwise(t testing.TB, conn net.Conn) {
 		if err != nil || !bytes.Equal(got, s.expect) {
 			t.Fatalf("to %.200q: got %q (%v), want %q", s.send, got[:n], err, s.expect)
 		}
+		conn = d.handshake(t, conn, s.tls)
 	}
 	d.finish(t, conn, nil)
 }
 
-// atOnce sends everything in one write and then reads.
+// atOnce sends everything in one write and then reads; with TLS, everything up to the
+// handshake, and everything after it.
 func (d *dialog) atOnce(t testing.TB, conn net.Conn) {
 	t.Helper()
-	sent := make(chan struct{})
-	go func() {
-		defer close(sent)
-		conn.Write(d.sent()) // may fail where the server closes early
-		if !d.ends {
-			conn.(interface{ CloseWrite() error }).CloseWrite()
+	d.inPieces(t, conn, -1)
+}
+
+// inPieces is atOnce with two writes in place of the one that octet cut is in, unless
+// that is negative.
+func (d *dialog) inPieces(t testing.TB, conn net.Conn, cut int) {
+	t.Helper()
+	for rest := d.steps; ; {
+		all := &dialog{}
+		for len(rest) > 0 && (len(all.steps) == 0 || all.steps[len(all.steps)-1].tls == "") {
+			all.steps, rest = append(all.steps, rest[0]), rest[1:]
 		}
-	}()
-	d.finish(t, conn, d.expected())
-	<-sent
+		send, last := all.sent(), len(rest) == 0
+		sent := make(chan struct{})
+		go func() {
+			defer close(sent)
+			if cut > 0 && cut < len(send) {
+				conn.Write(send[:cut])
+				conn.Write(send[cut:])
+			} else {
+				conn.Write(send) // may fail where the server closes early
+			}
+			if c, ok := conn.(interface{ CloseWrite() error }); ok && last && !d.ends {
+				c.CloseWrite()
+			}
+		}()
+		if last {
+			d.finish(t, conn, all.expected())
+			<-sent
+			return
+		}
+		got := make([]byte, len(all.expected()))
+		if n, err := io.ReadFull(conn, got); err != nil || !bytes.Equal(got, all.expected()) {
+			t.Fatalf("to %.200q: got %q (%v), want %q", send, got[:n], err, all.expected())
+		}
+		<-sent
+		cut -= len(send)
+		conn = d.handshake(t, conn, all.steps[len(all.steps)-1].tls)
+	}
 }
 
 func (d *dialog) finish(t testing.TB, conn net.Conn, want []byte) {
@@ -316,7 +372,8 @@ func (d *dialog) finish(t testing.TB, conn net.Conn, want []byte) {
 		conn.(interface{ CloseWrite() error }).CloseWrite()
 	}
 	got, err := io.ReadAll(conn)
-	if err != nil && !strings.Contains(err.Error(), "reset by peer") {
+	// Whoever has had its last reply need not hear of the end within TLS.
+	if err != nil && !strings.Contains(err.Error(), "reset by peer") && (d.secure == nil || err != io.ErrUnexpectedEOF) {
 		t.Fatalf("reading to the end: %v (got %q)", err, got)
 	}
 	if !bytes.Equal(got, want) {

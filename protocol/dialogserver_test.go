@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/lmtpd/lmtpd/protocol"
 )
@@ -36,7 +37,7 @@ func newDialogServer(t testing.TB, d *dialog) *dialogServer {
 		Log:     quiet,
 	}
 	for _, kv := range d.settings {
-		if err := ds.set(kv[0], kv[1]); err != nil {
+		if err := ds.set(d, kv[0], kv[1]); err != nil {
 			t.Fatalf("%s: set %s %s: %v", d.name, kv[0], kv[1], err)
 		}
 	}
@@ -112,7 +113,7 @@ func (ds *dialogServer) deliver(_ context.Context, tx *protocol.Transaction, bod
 }
 
 // set changes one setting of the server.
-func (ds *dialogServer) set(key, value string) error {
+func (ds *dialogServer) set(d *dialog, key, value string) error {
 	n, _ := strconv.Atoi(value)
 	srv := ds.srv
 	switch key {
@@ -146,6 +147,13 @@ func (ds *dialogServer) set(key, value string) error {
 				"LIMITS": protocol.ExtLimits, "CHUNKING": protocol.ExtChunking, "BINARYMIME": protocol.ExtBinaryMIME,
 				"HELP": protocol.ExtHelp, "PIPELINING": protocol.ExtPipelining, "ENHANCEDSTATUSCODES": protocol.ExtEnhanced,
 			}[word]
+		}
+	case "tls":
+		ds.tls(d, value)
+	case "with":
+		srv.Ext = protocol.DefaultExt
+		for _, word := range strings.Fields(value) {
+			srv.Ext |= map[string]protocol.Ext{"RRVS": protocol.ExtRRVS, "REQUIRETLS": protocol.ExtRequireTLS, "DSN": protocol.ExtDSN}[word]
 		}
 	case "auth":
 		ds.auth(value)
@@ -254,6 +262,13 @@ func (ds *dialogServer) hook(name string) error {
 		}
 		p.Rcpt = func(_ context.Context, _ *protocol.Transaction, r *protocol.Recipient) protocol.Reply {
 			return protocol.Replyf(250, protocol.Enhanced{2, 1, 5}, "%04b %q", r.Notify, r.ORcpt)
+		}
+	case "show-promises":
+		p.Mail = func(_ context.Context, tx *protocol.Transaction) protocol.Reply {
+			return protocol.Replyf(250, protocol.Enhanced{2, 1, 0}, "require TLS: %t", tx.Mail.RequireTLS)
+		}
+		p.Rcpt = func(_ context.Context, _ *protocol.Transaction, r *protocol.Recipient) protocol.Reply {
+			return protocol.Replyf(250, protocol.Enhanced{2, 1, 5}, "valid since %s %q", r.RRVS.Time.UTC().Format(time.RFC3339Nano), r.RRVS.Action)
 		}
 	case "show-client":
 		p.Noop = func(_ context.Context, s *protocol.Session, _ string) protocol.Reply {

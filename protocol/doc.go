@@ -34,7 +34,7 @@
 //
 // # Handlers that are here
 //
-// [Discard], [Debug], [Parsed] and [PerRecipient] take messages; [Split] and [Fanout]
+// [Discard], [Debug], [Parsed], [Text] and [PerRecipient] take messages; [Split] and [Fanout]
 // pass them to other handlers. Package relay hands them on to another server, and
 // package protocoltest records them. FEATURES.md has what aiosmtpd, pymta and Python's
 // smtpd can do with the name of what does it here; COMPARISON.md, their command lines.

@@ -172,14 +172,8 @@ func ExampleAuthenticatorFunc() {
 }
 
 // The custom server of "Python Module of the Week", with Go's own client.
-func ExampleHandlerFunc() {
-	srv := protocoltest.NewServer(protocol.HandlerFunc(func(_ context.Context, tx *protocol.Transaction, body *protocol.Body) error {
-		content, err := io.ReadAll(body)
-		if err != nil {
-			return err
-		}
-		// Python's smtpd counts a line end as one, and the last one not at all.
-		text := strings.TrimSuffix(strings.ReplaceAll(string(content), "\r\n", "\n"), "\n")
+func ExampleText() {
+	srv := protocoltest.NewServer(protocol.Text(func(_ context.Context, text string, tx *protocol.Transaction) error {
 		fmt.Println("Receiving message from:", tx.Session.ClientAddr())
 		fmt.Println("Message addressed from:", tx.From)
 		fmt.Println("Message addressed to  :", tx.Rcpts[0].Path)

@@ -70,6 +70,10 @@ func (s *Session) extensions() (lines []string) {
 	add(ExtChunking, "CHUNKING")
 	add(ExtBinaryMIME, "BINARYMIME")
 	add(ExtDSN, "DSN")
+	add(ExtRRVS, "RRVS")
+	if s.requireTLSOffered() {
+		lines = append(lines, "REQUIRETLS")
+	}
 	if n := s.srv.limits.Recipients; n > 0 {
 		add(ExtLimits, "LIMITS RCPTMAX="+strconv.Itoa(n))
 	}
@@ -93,5 +97,8 @@ func (s *Session) extensions() (lines []string) {
 	add(ExtHelp, "HELP")
 	return lines
 }
+
+// requireTLSOffered: RFC 8689 section 2 has it announced within TLS only.
+func (s *Session) requireTLSOffered() bool { return s.srv.ext&ExtRequireTLS != 0 && s.TLS != nil }
 
 func (s *Session) utf8Offered() bool { return s.srv.ext&ExtSMTPUTF8 != 0 && s.Extended }

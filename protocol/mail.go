@@ -62,6 +62,7 @@ func (s *Session) begin(ctx context.Context, arg string) Reply {
 	if r.OK() {
 		s.tx, s.refusedRcpts = tx, 0
 		s.idle.begun()
+		s.enter(StateActive)
 	}
 	return r.or(replyMailOK)
 }

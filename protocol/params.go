@@ -18,6 +18,10 @@ type MailParams struct {
 	// Ret and EnvID are those of RFC 3461, with ExtDSN only; "" if none.
 	Ret   Ret
 	EnvID string
+	// RequireTLS says that the client sent REQUIRETLS (RFC 8689), with ExtRequireTLS and
+	// within TLS only: whoever passes the message on may do so only by TLS, to servers
+	// that have the same extension.
+	RequireTLS bool
 	// Auth is the mailbox that submitted the message first, as the client says (RFC
 	// 4954 section 5), where AUTH is offered; "<>" if that is not known, "" if none.
 	Auth string
@@ -55,6 +59,7 @@ var (
 	replyUTF8Off     = Reply{Code: 501, Enhanced: Enhanced{5, 5, 4}, Text: "Error: SMTPUTF8 disabled"}
 	replyParamSyntax = Reply{Code: 501, Enhanced: Enhanced{5, 5, 4}, Text: "Error: malformed parameter"}
 	replyParamTwice  = Reply{Code: 501, Enhanced: Enhanced{5, 5, 4}, Text: "Error: parameter given twice"}
+	replyRequireTLS  = Reply{Code: 501, Enhanced: Enhanced{5, 5, 4}, Text: "Error: REQUIRETLS takes no arguments"}
 	replyOrcpt       = Reply{Code: 501, Enhanced: Enhanced{5, 5, 4}, Text: "Error: ORCPT is type;xtext"}
 )
 
@@ -143,6 +148,14 @@ func (s *Session) parseMailParams(tx *Transaction, params string) Reply {
 			if r := tx.Mail.mailDSN(p); !r.OK() {
 				return r
 			}
+		case p.Key == "REQUIRETLS" && s.requireTLSOffered():
+			switch {
+			case p.HasValue:
+				return replyRequireTLS
+			case tx.Mail.RequireTLS:
+				return replyParamTwice
+			}
+			tx.Mail.RequireTLS = true
 		case p.Key == "AUTH" && s.srv.Auth.offered():
 			if tx.Mail.Auth != "" {
 				return replyParamTwice
@@ -191,6 +204,15 @@ func (s *Session) parseRcptParams(tx *Transaction, rcpt *Recipient, params strin
 			}
 			if rcpt.Notify, ok = parseNotify(p.Value); !ok {
 				return replyNotify
+			}
+			continue
+		}
+		if p.Key == "RRVS" && s.srv.ext&ExtRRVS != 0 {
+			if !rcpt.RRVS.Time.IsZero() {
+				return replyParamTwice
+			}
+			if rcpt.RRVS, ok = parseRRVS(p.Value); !ok {
+				return replyRRVS
 			}
 			continue
 		}

@@ -38,6 +38,7 @@ func TestParseORcpt(t *testing.T) {
 func FuzzParams(f *testing.F) {
 	for _, s := range []string{
 		" SIZE=10 BODY=8BITMIME SMTPUTF8", "\tA=b\t C", " =", " A=", " A==", " -A", " ORCPT=rfc822;a+2Bb", " ORCPT=rfc822;+0D+0A",
+		" RRVS=2014-04-03T23:01:00.5-01:00;R",
 	} {
 		f.Add(s)
 	}
@@ -62,6 +63,9 @@ func FuzzParams(f *testing.F) {
 			}
 			if addr, ok := parseORcpt(p.Value); ok && (addr == "" || strings.ContainsFunc(addr, func(r rune) bool { return r < ' ' || r == 0x7f })) {
 				t.Fatalf("%q: ORCPT %q", s, addr)
+			}
+			if v, ok := parseRRVS(p.Value); ok && v.Time.IsZero() {
+				t.Fatalf("%q: RRVS %+v", s, v)
 			}
 			rest = after
 		}

@@ -44,6 +44,10 @@ const (
 	// ExtDSN is RFC 3461: not by default, since it promises notices of success, which
 	// only the embedding program can send. ORCPT is understood without it.
 	ExtDSN
+	// ExtRRVS is RFC 7293 and ExtRequireTLS RFC 8689, which is offered within TLS only:
+	// not by default, since both are promises that a Policy or Handler has to keep.
+	ExtRRVS
+	ExtRequireTLS
 
 	DefaultExt = ExtPipelining | ExtEnhanced | Ext8BitMIME | ExtSize | ExtSMTPUTF8 | ExtHelp | ExtChunking | ExtBinaryMIME | ExtLimits
 )
@@ -95,6 +99,9 @@ type Server struct {
 	// get; both optional, as in net/http.
 	BaseContext func(net.Listener) context.Context
 	ConnContext func(context.Context, net.Conn) context.Context
+	// ConnState is told when a session is new, begins and ends a transaction, and is
+	// over, in the session's goroutine; nil: nobody is told.
+	ConnState func(*Session, State)
 
 	once     sync.Once
 	hostname string

@@ -58,6 +58,7 @@ type Session struct {
 	idle    idleState
 	evicted bool // told to make room; guarded by srv.mu
 
+	state        State
 	tx           *Transaction   // open transaction or nil
 	unseen       []*Transaction // those whose replies the client may not have seen
 	clean        bool           // the client has closed the connection without an error
@@ -103,6 +104,7 @@ func (s *Session) serve(ctx context.Context) (err error) {
 			err = s.panicked(ctx, v)
 		}
 	}()
+	s.enter(StateNew)
 	if f := s.srv.Trust; f != nil {
 		s.trust = f(s)
 	}
@@ -119,6 +121,7 @@ func (s *Session) serve(ctx context.Context) (err error) {
 	if r := s.greet(ctx); r.Then != Continue {
 		return s.end(r)
 	}
+	s.enter(StateIdle)
 	for {
 		r, err := s.next(ctx)
 		if err != nil {
@@ -191,6 +194,7 @@ func (s *Session) closed(ctx context.Context, err *error) {
 		}
 	}()
 	s.resolveAll(ctx)
+	defer s.enter(StateClosed)
 	if f := s.srv.Policy.Close; f != nil {
 		f(ctx, s, *err)
 	}

@@ -43,6 +43,8 @@ type Recipient struct {
 	ORcpt string
 	// Notify is the NOTIFY parameter of RFC 3461, with ExtDSN only.
 	Notify Notify
+	// RRVS is the parameter of RFC 7293, with ExtRRVS only.
+	RRVS ValidSince
 	// Other are the parameters that Server.Params took.
 	Other []Param
 	// RawParams are all parameters as the client wrote them.

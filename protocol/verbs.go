@@ -229,6 +229,9 @@ func (s *Session) rset(ctx context.Context, arg []byte) Reply {
 func (s *Session) reset() {
 	s.tx, s.refusedRcpts, s.refused = nil, 0, false
 	s.forward = Forward{}
+	if s.state == StateActive {
+		s.enter(StateIdle)
+	}
 }
 
 // quit: RFC 5321 section 4.1.1.10.

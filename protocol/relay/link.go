@@ -16,13 +16,14 @@ import (
 
 // link is a connection to the next server, with at most one transaction.
 type link struct {
-	c    *smtp.Client
-	conn net.Conn
-	stop func() bool // the end of the context that it was made with matters no more
-	lmtp bool
-	held bool // it belongs to a session, not to one message
-	dead bool // of no use any more
-	open bool // MAIL has been accepted
+	c       *smtp.Client
+	conn    net.Conn
+	stop    func() bool // the end of the context that it was made with matters no more
+	lmtp    bool
+	secured bool // by TLS
+	held    bool // it belongs to a session, not to one message
+	dead    bool // of no use any more
+	open    bool // MAIL has been accepted
 
 	replies  map[string]protocol.Reply // by recipient: to RCPT, and at last to the data
 	accepted []string                  // those with a 2yz to RCPT, in order
@@ -32,6 +33,8 @@ var (
 	unreachable = protocol.Reply{Code: 451, Enhanced: protocol.Enhanced{4, 4, 1}, Text: "Error: next server is not available"}
 	noEightBit  = protocol.Reply{Code: 554, Enhanced: protocol.Enhanced{5, 6, 3}, Text: "Error: next server takes no 8-bit message"}
 	noBinary    = protocol.Reply{Code: 554, Enhanced: protocol.Enhanced{5, 6, 3}, Text: "Error: no binary message can be passed on"}
+	noTLS       = protocol.Reply{Code: 550, Enhanced: protocol.Enhanced{5, 7, 30}, Text: "Error: next server has no REQUIRETLS"}
+	noRRVS      = protocol.Reply{Code: 550, Enhanced: protocol.Enhanced{5, 7, 19}, Text: "Error: next server has no RRVS"}
 	noUTF8      = protocol.Reply{Code: 550, Enhanced: protocol.Enhanced{5, 6, 7}, Text: "Error: next server has no SMTPUTF8"}
 )
 
@@ -52,7 +55,7 @@ func (r *Relay) connect(outer context.Context) (*link, protocol.Reply) {
 		}
 		conn = secured
 	}
-	l := &link{c: smtp.NewClient(conn), conn: conn}
+	l := &link{c: smtp.NewClient(conn), conn: conn, secured: r.TLS != nil}
 	// The client knows no contexts: a connection that is cut off ends all waiting.
 	l.stop = context.AfterFunc(outer, func() { conn.Close() })
 	if r.Mode == protocol.LMTP {
@@ -94,7 +97,7 @@ func (l *link) mail(tx *protocol.Transaction, field string) protocol.Reply {
 	if r := l.suits(tx); !r.OK() {
 		return r
 	}
-	opts := smtp.MailOptions{Size: tx.Mail.Size, UTF8: tx.Mail.UTF8, Return: smtp.DSNReturn(tx.Mail.Ret)}
+	opts := smtp.MailOptions{Size: tx.Mail.Size, UTF8: tx.Mail.UTF8, RequireTLS: tx.Mail.RequireTLS, Return: smtp.DSNReturn(tx.Mail.Ret)}
 	if opts.Size > 0 && opts.Size < math.MaxInt64-int64(len(field)) {
 		opts.Size += int64(len(field))
 	}
@@ -109,7 +112,7 @@ func (l *link) mail(tx *protocol.Transaction, field string) protocol.Reply {
 }
 
 // suits reports whether the next server can take the message without a conversion
-// (RFC 6152 section 3, RFC 3030 section 3, RFC 6531 section 3.2).
+// (RFC 6152 section 3, RFC 3030 section 3, RFC 6531 section 3.2, RFC 8689 section 4.2.1).
 func (l *link) suits(tx *protocol.Transaction) protocol.Reply {
 	offers := func(ext string) bool { ok, _ := l.c.Extension(ext); return ok }
 	switch {
@@ -117,6 +120,8 @@ func (l *link) suits(tx *protocol.Transaction) protocol.Reply {
 		return noBinary
 	case tx.Mail.UTF8 && !offers("SMTPUTF8"):
 		return noUTF8
+	case tx.Mail.RequireTLS && !(l.secured && offers("REQUIRETLS")):
+		return noTLS
 	case tx.Mail.Body == protocol.Body8BitMIME && !offers("8BITMIME"):
 		return noEightBit
 	}
@@ -133,7 +138,11 @@ func (l *link) rcpt(tx *protocol.Transaction, rcpt *protocol.Recipient) protocol
 		l.replies[k] = unreachable
 		return unreachable
 	}
-	var opts smtp.RcptOptions
+	opts := smtp.RcptOptions{RequireRecipientValidSince: rcpt.RRVS.Time}
+	if ok, _ := l.c.Extension("RRVS"); !ok && !rcpt.RRVS.Time.IsZero() && rcpt.RRVS.Action != 'C' {
+		l.replies[k] = noRRVS
+		return noRRVS
+	}
 	for _, n := range []struct {
 		bit  protocol.Notify
 		name smtp.DSNNotify

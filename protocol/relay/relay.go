@@ -3,6 +3,12 @@
 // what the next server does not take now is refused with its reply, or with 451
 // 4.4.1 where it cannot be reached, and stays with the client.
 //
+// It is a client of go-smtp's, with what that leaves out: messages go by DATA, also
+// where the next server offers CHUNKING, so that BODY=BINARYMIME cannot be passed on;
+// and the recipients are settled when the next server's replies are all there, not one
+// by one as they come. STARTTLS and AUTH are not tried: TLS is from the start or not
+// at all.
+//
 //	relay.go    Relay, and the address of the next server
 //	link.go     a connection to it
 //	content.go  the message on its way

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/lmtpd/lmtpd/protocol"
 	"github.com/lmtpd/lmtpd/protocol/protocoltest"
@@ -289,7 +290,7 @@ func TestPolicyOfPart(t *testing.T) {
 // refused.
 func TestParameters(t *testing.T) {
 	all := startNext(t, protocol.LMTP, func(srv *protocol.Server) {
-		srv.Ext = protocol.DefaultExt | protocol.ExtDSN
+		srv.Ext = protocol.DefaultExt | protocol.ExtDSN | protocol.ExtRRVS
 		srv.Limits.MessageSize = 1000
 	})
 	seen := make(chan *protocol.Transaction, 10)
@@ -299,7 +300,7 @@ func TestParameters(t *testing.T) {
 	send := func(r *relay.Relay, mail, rcpt, want string) {
 		t.Helper()
 		srv := protocoltest.NewUnstartedServer(protocol.LMTP, r)
-		srv.Config.Ext = protocol.DefaultExt | protocol.ExtDSN
+		srv.Config.Ext = protocol.DefaultExt | protocol.ExtDSN | protocol.ExtRRVS
 		srv.StartUnix()
 		defer srv.Close()
 		c := srv.Dial(t)
@@ -337,6 +338,12 @@ func TestParameters(t *testing.T) {
 	send(little.relay(), "SMTPUTF8", "", "550 5.6.7")
 	send(little.relay(), "BODY=8BITMIME", "", "554 5.6.3")
 	send(little.relay(), "SIZE=100 BODY=7BIT RET=FULL", "NOTIFY=NEVER", "250")
+	send(little.relay(), "", "RRVS=2014-04-03T23:01:00Z", "550 5.7.19")
+	send(little.relay(), "", "RRVS=2014-04-03T23:01:00Z;C", "250")
+	send(all.relay(), "", "RRVS=2014-04-03T23:01:00Z;R", "250")
+	if r := (<-seen).Rcpts[0]; !r.RRVS.Time.Equal(time.Date(2014, 4, 3, 23, 1, 0, 0, time.UTC)) {
+		t.Errorf("recipient %+v", r)
+	}
 }
 
 // TestXPeer: the field is the last of the header, as that of the references' proxies.
