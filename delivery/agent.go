@@ -167,6 +167,7 @@ func (a *Agent) spoolFailed(m *message, err error) error {
 // nothing has been delivered then.
 func (a *Agent) Submit(ctx context.Context, env Envelope, body io.Reader) ([]Outcome, error) {
 	m := &message{id: a.newID(), from: env.From, received: "(from " + printable(env.By) + ")"}
+	m.params.Body = protocol.Body8BitMIME // it may be anything
 	outcomes := make([]Outcome, len(env.Rcpts))
 	var known []int // indexes into env.Rcpts
 	for i, to := range env.Rcpts {

@@ -80,6 +80,10 @@ func (h *handovers) open(r *recipient, at int64, final bool) *outgoing {
 // header completes the parcel.
 func (o *outgoing) header(m *message, header []byte) {
 	o.parcel.Size = int64(len(header)) + m.spooled.Size
+	o.parcel.WireSize = o.parcel.Size + m.spooled.Lines + int64(bytes.Count(header, lf)-bytes.Count(header, crlf))
+	if m.binary {
+		o.parcel.WireSize = o.parcel.Size
+	}
 	o.parcel.Open = func() io.Reader {
 		var body io.Reader = bytes.NewReader(m.spooled.Data)
 		if m.spooled.File != nil {

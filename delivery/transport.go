@@ -41,6 +41,8 @@ type Parcel struct {
 	Host    string // "HOST" or "HOST:PORT" of the user record; "" if it names none
 	Rcpts   []ParcelRcpt
 	Size    int64 // octets that Open gives
+	// WireSize is the same with CR LF at the end of each line.
+	WireSize int64
 	// Open gives header and body from the beginning, as often as it is called and to
 	// several readers at once. Lines end as in mailboxes, with LF or with CR LF,
 	// but for a message of BODY=BINARYMIME, which is given as it came.

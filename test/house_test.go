@@ -33,6 +33,7 @@ var mayImport = map[string][]string{
 	"delivery/command":      {},
 	"delivery/writer":       {module + "/delivery/maildir", "golang.org/x/sys/unix"},
 	"delivery":              {module + "/delivery/maildir", module + "/delivery/command", module + "/protocol", module + "/userdb"},
+	"delivery/relay":        {module + "/delivery", module + "/protocol"},
 	"delivery/maildir":      {"golang.org/x/sys/unix", "github.com/emersion/go-maildir"},
 	"protocol":              {},
 	"protocol/relay":        {module + "/protocol", "github.com/emersion/go-smtp"},
