@@ -53,6 +53,8 @@ type Agent struct {
 	fields []string // that Folders.Rules look at
 	checks gate     // of quota at RCPT
 	serial atomic.Uint64
+
+	notices notices // on their way
 }
 
 // CopyWriter is what the Agent needs of maildir.Writer: it writes the body to each

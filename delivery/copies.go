@@ -94,9 +94,13 @@ func (a *Agent) deliver(ctx context.Context, m *message, settle func(i int, o Ou
 		if m.claim != nil {
 			m.claim.written(copies[i].attempt, targets[i].Seek, res.Err)
 		}
-		a.warn(m.rcpts[copies[i].rcpts[0]], &targets[i], res)
+		r := m.rcpts[copies[i].rcpts[0]]
+		warning := a.warn(r, &targets[i], res)
 		res.Err = a.judge(res.Err)
 		finish(copies[i], func(o *Outcome) { o.fill(res) })
+		if warning != nil {
+			a.notify(warning, r, &targets[i])
+		}
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/lmtpd/lmtpd/delivery/command"
 	"github.com/lmtpd/lmtpd/delivery/maildir"
 	"github.com/lmtpd/lmtpd/userdb"
 )
@@ -27,9 +28,13 @@ type QuotaPolicy struct {
 	// Patience is how long OverTemporaryFirst asks to come again.
 	Patience time.Duration
 	// Thresholds are percentages of a limit. Warn is called by a delivery that goes
-	// past one, with the highest.
+	// past one of them, or of Notices, with the highest.
 	Thresholds []int
 	Warn       func(QuotaWarning)
+	// Notices are sent by a delivery that goes past their threshold, once for each time
+	// that a mailbox does. Commands runs their programs.
+	Notices  []QuotaNotice
+	Commands *command.Runner
 }
 
 // OverQuota is what is answered for a mailbox that is full.
@@ -213,23 +218,35 @@ func (a *Agent) judge(err error) error {
 	return fmt.Errorf("%w: %w", errFull, err)
 }
 
-// warn tells about the highest threshold that a copy has gone past.
-func (a *Agent) warn(r *recipient, t *maildir.Target, res maildir.Result) {
+// warn tells about the highest threshold that a copy has gone past, and returns that;
+// nil if there is none.
+func (a *Agent) warn(r *recipient, t *maildir.Target, res maildir.Result) *QuotaWarning {
 	p := a.Quota
-	if p == nil || p.Warn == nil || t.Quota == nil || res.Err != nil || res.Found || res.Usage == (maildir.Usage{}) {
-		return
+	if p == nil || t.Quota == nil || res.Err != nil || res.Found || res.Usage == (maildir.Usage{}) {
+		return nil
 	}
 	after := percent(res.Usage, t.Quota)
 	before := percent(maildir.Usage{Octets: res.Usage.Octets - res.Size, Messages: res.Usage.Messages - 1}, t.Quota)
 	passed := 0
-	for _, th := range p.Thresholds {
-		if before < float64(th) && after >= float64(th) {
-			passed = max(passed, th)
+	look := func(threshold int) {
+		if before < float64(threshold) && after >= float64(threshold) {
+			passed = max(passed, threshold)
 		}
 	}
-	if passed > 0 {
-		p.Warn(QuotaWarning{User: r.user, Address: r.addr.String(), Percent: passed, Usage: res.Usage, Limit: *t.Quota})
+	for _, th := range p.Thresholds {
+		look(th)
 	}
+	for i := range p.Notices {
+		look(p.Notices[i].At)
+	}
+	if passed == 0 {
+		return nil
+	}
+	w := &QuotaWarning{User: r.user, Address: r.addr.String(), Percent: passed, Usage: res.Usage, Limit: *t.Quota}
+	if p.Warn != nil {
+		p.Warn(*w)
+	}
+	return w
 }
 
 // percent is how full a mailbox is, by the limit that it is nearer to.

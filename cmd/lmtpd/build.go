@@ -48,7 +48,7 @@ func buildAgent(c *config, log *slog.Logger) (*delivery.Agent, error) {
 	}
 	quota, err := c.quota(log)
 	if err != nil {
-		return nil, configErrors{c.doc.fault(c.doc.line("mailbox.over_quota"), "mailbox.over_quota", err.Error(), `write "temporary"`)}
+		return nil, err
 	}
 	fields, err := delivery.ParseTraceFields(c.Delivery.Headers)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 
 	"github.com/spf13/cobra"
 )
@@ -30,14 +31,18 @@ func check(out io.Writer, path string) error {
 		return &exitError{exitConfig, err.Error()}
 	}
 	found := c.checkEnvironment(nil)
+	var more configErrors
 	if _, err := buildAgent(c, slog.New(slog.DiscardHandler)); err != nil {
-		var more configErrors
 		if !errors.As(err, &more) {
 			return &exitError{exitConfig, err.Error()}
 		}
-		found = append(found, more...)
-		found.sort()
+	} else if errors.As(c.checkCommands(os.Geteuid()), &more) {
+		for _, f := range more {
+			f.Warning = true // the daemon may be another user
+		}
 	}
+	found = append(found, more...)
+	found.sort()
 	if found.fatal() {
 		return &exitError{exitConfig, found.Error()}
 	}

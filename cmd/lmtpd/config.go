@@ -24,19 +24,21 @@ const maxConfigSize = 1 << 20
 // The toml tag is the key as lmtpd.toml(5) names it; the example tag is what an error
 // about a value of the wrong type shows.
 type config struct {
-	Hostname       string         `toml:"hostname" example:"\"mx.example.org\""` // never empty after loadConfig
-	StateDirectory string         `toml:"state_directory" example:"\"/var/lib/lmtpd\""`
-	Listen         []listenConfig `toml:"listen"`
-	Address        addressConfig  `toml:"address"`
-	Userdb         []userdbConfig `toml:"userdb"`
-	Mailbox        mailboxConfig  `toml:"mailbox"`
-	Limits         limitsConfig   `toml:"limits"`
-	Delivery       deliveryConfig `toml:"delivery"`
-	Filing         []filingConfig `toml:"filing"`
-	Writer         writerConfig   `toml:"writer"`
-	Log            logConfig      `toml:"log"`
-	Metrics        metricsConfig  `toml:"metrics"`
-	Status         statusConfig   `toml:"status"`
+	Hostname       string               `toml:"hostname" example:"\"mx.example.org\""` // never empty after loadConfig
+	StateDirectory string               `toml:"state_directory" example:"\"/var/lib/lmtpd\""`
+	Listen         []listenConfig       `toml:"listen"`
+	Address        addressConfig        `toml:"address"`
+	Userdb         []userdbConfig       `toml:"userdb"`
+	Mailbox        mailboxConfig        `toml:"mailbox"`
+	Limits         limitsConfig         `toml:"limits"`
+	Delivery       deliveryConfig       `toml:"delivery"`
+	Filing         []filingConfig       `toml:"filing"`
+	QuotaWarning   []quotaWarningConfig `toml:"quota_warning"`
+	Commands       commandsConfig       `toml:"commands"`
+	Writer         writerConfig         `toml:"writer"`
+	Log            logConfig            `toml:"log"`
+	Metrics        metricsConfig        `toml:"metrics"`
+	Status         statusConfig         `toml:"status"`
 
 	doc *document // where each key stands, for errors found later
 }
@@ -98,6 +100,20 @@ type filingConfig struct {
 	Folder string `toml:"folder" example:"\"Junk\""`
 	Create bool   `toml:"create" example:"true"`
 	Seen   bool   `toml:"seen" example:"false"`
+}
+
+// quotaWarningConfig is one [[quota_warning]]: who is told that a mailbox fills up.
+type quotaWarningConfig struct {
+	Percent int      `toml:"percent" example:"90"`
+	Mail    string   `toml:"mail" example:"\"/etc/lmtpd/over-quota.txt\""`                     // to the user; "": none
+	Command []string `toml:"command" example:"[\"/usr/local/bin/over-quota\", \"{address}\"]"` // none: no program
+}
+
+// commandsConfig bounds the programs that are run.
+type commandsConfig struct {
+	User      string   `toml:"user" example:"\"lmtpd-commands\""` // "": whom this process runs as, if that is not root
+	TimeLimit duration `toml:"time_limit" example:"\"30s\""`
+	Parallel  int      `toml:"parallel" example:"8"`
 }
 
 // limitsConfig bounds what peers can make the daemon spend.
@@ -190,10 +206,11 @@ func defaultConfig() *config {
 			Redelivery:     true,
 			RedeliveryAge:  duration(120 * time.Hour),
 		},
-		Writer:  writerConfig{FrontUser: "lmtpd"},
-		Log:     logConfig{Level: logLevelInfo, Format: logFormatText, Target: logTargetAuto},
-		Metrics: metricsConfig{Mode: 0o660},
-		Status:  statusConfig{Socket: optionalSocket{socketAddress{Network: "unix", Address: defaultStatusSocket}}, Mode: 0o600},
+		Commands: commandsConfig{TimeLimit: duration(30 * time.Second), Parallel: 8},
+		Writer:   writerConfig{FrontUser: "lmtpd"},
+		Log:      logConfig{Level: logLevelInfo, Format: logFormatText, Target: logTargetAuto},
+		Metrics:  metricsConfig{Mode: 0o660},
+		Status:   statusConfig{Socket: optionalSocket{socketAddress{Network: "unix", Address: defaultStatusSocket}}, Mode: 0o600},
 	}
 }
 

@@ -135,6 +135,7 @@ func TestSampleShowsTheDefaults(t *testing.T) {
 		{Type: userdbSystem, Domains: []string{}, MinimumUID: 1000, TrustNSS: []string{}},
 	}
 	want.Filing = []filingConfig{{Field: "X-Spam-Flag", Value: "YES", Folder: "Junk", Create: true}}
+	want.QuotaWarning = []quotaWarningConfig{{Percent: 90, Mail: "/etc/lmtpd/over-quota.txt", Command: []string{}}}
 	want.Mailbox.QuotaIgnore, want.Mailbox.QuotaWarn = []string{}, []int{}
 	c.doc, c.Hostname = nil, ""
 	if !reflect.DeepEqual(c, want) {

@@ -25,6 +25,7 @@ func (c *config) validate() {
 	c.validateListen()
 	c.validateUserdb()
 	c.validateMailbox()
+	c.validateCommands()
 	c.validateLimits()
 	c.validateOperator()
 }

@@ -46,6 +46,11 @@ func (c *config) fileNeeds() (all []need) {
 			add(fmt.Sprintf("userdb[%d].path", i), u.Path)
 		}
 	}
+	for i, w := range c.QuotaWarning {
+		if w.Mail != "" {
+			add(fmt.Sprintf("quota_warning[%d].mail", i), w.Mail)
+		}
+	}
 	return all
 }
 
@@ -54,6 +59,9 @@ func (c *config) frontNeeds() []need {
 	all := append(c.fileNeeds(), need{"state_directory", confine.Path{
 		Name: c.StateDirectory, Access: confine.Read | confine.Write | confine.Dirs | confine.Remove | confine.Sockets,
 	}})
+	for key, argv := range c.programs() {
+		all = append(all, need{key, confine.Path{Name: filepath.Dir(argv[0]), Access: readRun}})
+	}
 	socket := func(key string, a socketAddress) {
 		if a.Network == "unix" {
 			all = append(all, need{key, confine.Path{Name: filepath.Dir(a.Address), Access: confine.Read | confine.Sockets | confine.Remove}})

@@ -53,6 +53,7 @@ func deliverCommand() *cobra.Command {
 // pipe(8) wants it.
 func deliver(ctx context.Context, agent *delivery.Agent, env delivery.Envelope, body io.Reader, out io.Writer) error {
 	outcomes, err := agent.Submit(ctx, env, body)
+	agent.Wait()
 	switch {
 	case errors.Is(err, errBodyTooBig):
 		fmt.Fprintln(out, "5.3.4 message is larger than limits.message_size allows")

@@ -4,7 +4,7 @@
 //	main.go        the subcommands
 //	serve.go       the daemon: start, reload, drain       try.go    the same without configuration
 //	writer.go      the second process, for system users   confined.go  what each may touch
-//	build.go       from the configuration to the parts    check.go, deliver.go, send.go
+//	build.go       from the configuration to the parts    commands.go, check.go, deliver.go, send.go
 //	config*.go     the configuration file
 //	listeners.go   sockets, across reloads                inherit.go  those that systemd passes
 //	notify.go      what systemd is told                   logging.go, journal.go

@@ -130,7 +130,7 @@ func TestManOfConfiguration(t *testing.T) {
 	var have []string
 	table := ""
 	for line := range strings.Lines(section(t, readPage(t, "lmtpd.toml.5"), "DESCRIPTION")) {
-		if m := regexp.MustCompile(`^\.Ss (?:\[+([a-z.]+)\]+ tables?|Top level)$`).FindStringSubmatch(strings.TrimSpace(line)); m != nil {
+		if m := regexp.MustCompile(`^\.Ss (?:\[+([a-z_.]+)\]+ tables?|Top level)$`).FindStringSubmatch(strings.TrimSpace(line)); m != nil {
 			table = m[1]
 		}
 		for _, key := range items(line, "Ic") {

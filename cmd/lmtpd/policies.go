@@ -32,7 +32,17 @@ func (c *config) quota(log *slog.Logger) (*delivery.QuotaPolicy, error) {
 				"octets", w.Usage.Octets, "octets_limit", w.Limit.Octets, "messages", w.Usage.Messages, "messages_limit", w.Limit.Messages)
 		},
 	}
-	return q, q.Over.UnmarshalText([]byte(c.Mailbox.OverQuota))
+	var err error
+	if q.Notices, err = c.quotaNotices(); err != nil {
+		return nil, err
+	}
+	if q.Commands, err = c.runner(); err != nil {
+		return nil, err
+	}
+	if err := q.Over.UnmarshalText([]byte(c.Mailbox.OverQuota)); err != nil {
+		return nil, configErrors{c.doc.fault(c.doc.line("mailbox.over_quota"), "mailbox.over_quota", err.Error(), `write "temporary"`)}
+	}
+	return q, nil
 }
 
 // logStale writes a line for each tmp/ from which files were removed.

@@ -211,7 +211,7 @@ func (q *quotaRun) show(m *delivery.MailboxAccount) {
 	case !q.recount:
 		q.bar.clear()
 		fmt.Fprintf(q.out, quotaColumns, printable(address),
-			roughSize(m.Usage.Octets), limitText(m.Limit.Octets, roughSize), percentText(m.Usage.Octets, m.Limit.Octets),
+			delivery.RoughSize(m.Usage.Octets), limitText(m.Limit.Octets, delivery.RoughSize), percentText(m.Usage.Octets, m.Limit.Octets),
 			fmt.Sprint(m.Usage.Messages), limitText(m.Limit.Messages, func(n int64) string { return fmt.Sprint(n) }), percentText(m.Usage.Messages, m.Limit.Messages))
 	case !q.all:
 		fmt.Fprintf(q.out, "%s: %d octets, %d messages\n", printable(address), m.Usage.Octets, m.Usage.Messages)
@@ -256,21 +256,6 @@ func newQuotaLine(m *delivery.MailboxAccount) quotaLine {
 		l.Error = m.Err.Error()
 	}
 	return l
-}
-
-// roughSize is a number of octets as people compare them.
-func roughSize(n int64) string {
-	f, unit := float64(n), "B"
-	for _, u := range []string{"KiB", "MiB", "GiB", "TiB"} {
-		if f < 1024 {
-			break
-		}
-		f, unit = f/1024, u
-	}
-	if unit == "B" {
-		return fmt.Sprintf("%d B", n)
-	}
-	return fmt.Sprintf("%.1f %s", f, unit)
 }
 
 func limitText(n int64, text func(int64) string) string {

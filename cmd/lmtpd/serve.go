@@ -166,6 +166,9 @@ func (d *daemon) start(c *config) error {
 	if err := d.stillAllowed(c); err != nil {
 		return err
 	}
+	if err := c.checkCommands(os.Geteuid()); err != nil {
+		return err
+	}
 	agent, err := buildAgent(c, d.log)
 	if err != nil {
 		return err
@@ -297,6 +300,9 @@ func (d *daemon) drain(sig os.Signal, signals <-chan os.Signal) error {
 			all.Go(func() { s.shutdown(context.Background()) })
 		}
 		all.Wait()
+		if agent := d.agents.current.Load(); agent != nil {
+			agent.Wait()
+		}
 	}()
 	for {
 		select {

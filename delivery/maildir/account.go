@@ -28,6 +28,7 @@ func (a *Account) Fits(size int64) error {
 // verdict is ErrQuota or ErrQuotaSize where a message does not fit.
 func (q *Quota) verdict(u Usage, size int64) error {
 	switch {
+	case q.Exempt:
 	case q.Octets > 0 && size > q.Octets && !q.Grace:
 		return ErrQuotaSize
 	case q.over(u, size):

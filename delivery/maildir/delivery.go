@@ -46,6 +46,8 @@ type delivery struct {
 	root, new, tmp, file int // descriptors, -1 if closed; new is that of sub
 	sizes                int // of maildirsize, to append to
 
+	usageAt int64 // length of the maildirsize that res.Usage was before the message; -1: not known
+
 	disk    disk        // what is known of the file system of new/
 	classic bool        // by way of tmp/
 	ino     unix.Stat_t // of file

@@ -34,6 +34,7 @@ type Quota struct {
 	Messages int64    // 0: no limit
 	Grace    bool     // what is not over quota may go over it with one message
 	Ignore   []string // folders as stored (".Trash") that do not count
+	Exempt   bool     // the message counts, and is never refused
 }
 
 // Usage is what a mailbox holds.
@@ -64,6 +65,9 @@ func (e *QuotaError) Unwrap() error { return e.Cause }
 
 // over reports whether a message of size octets does not fit.
 func (q *Quota) over(u Usage, size int64) bool {
+	if q.Exempt {
+		return false
+	}
 	if q.Grace {
 		return q.Octets > 0 && u.Octets >= q.Octets || q.Messages > 0 && u.Messages >= q.Messages
 	}
@@ -91,11 +95,20 @@ type sizes struct {
 	usage Usage
 	lines int // below the first
 	stale bool
+	size  int64 // octets of the file
 }
 
 // parseSizes reads maildirsize; ok is false for one that must be made anew.
 func parseSizes(text []byte) (s sizes, ok bool) {
-	if len(text) == 0 || len(text) > maxSize || text[len(text)-1] != '\n' {
+	if len(text) > maxSize {
+		return s, false
+	}
+	return addSizes(text)
+}
+
+// addSizes is parseSizes of a text of any length.
+func addSizes(text []byte) (s sizes, ok bool) {
+	if len(text) == 0 || text[len(text)-1] != '\n' {
 		return s, false
 	}
 	first, rest, _ := bytes.Cut(text, []byte("\n"))
@@ -165,12 +178,15 @@ func (d *delivery) checkQuota(size int64) error {
 		if s.usage, _, err = d.recount(box, &limit); err != nil {
 			return err
 		}
+		s.size = -1
 	}
-	d.res.Usage = s.usage
+	d.res.Usage, d.usageAt = s.usage, s.size
 	if err := d.judge(box, &limit, size); err != nil {
 		return err
 	}
-	unix.Unlinkat(box, overFile, 0)
+	if !limit.Exempt {
+		unix.Unlinkat(box, overFile, 0)
+	}
 	d.openSizes(box)
 	return nil
 }
@@ -226,14 +242,15 @@ func (d *delivery) readSizes(box int) (s sizes, ok bool, err error) {
 		return s, false, err
 	}
 	s, ok = parseSizes(text)
+	s.size = int64(len(text))
 	s.stale = d.w.now().Sub(time.Unix(st.Mtim.Unix())) >= sizeStale
 	return s, ok, nil
 }
 
-// openSizes opens maildirsize to append to it. Where that fails, the mailbox is
+// openSizes opens maildirsize to append to it, and to read what came before. Where that fails, the mailbox is
 // counted anew some time.
 func (d *delivery) openSizes(box int) {
-	fd, err := unix.Openat(box, sizeFile, unix.O_WRONLY|unix.O_APPEND|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(box, sizeFile, unix.O_RDWR|unix.O_APPEND|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err == nil {
 		d.sizes = fd
 	}
@@ -253,6 +270,25 @@ func (d *delivery) account() {
 	}
 	d.res.Usage.Octets += d.res.Size
 	d.res.Usage.Messages++
+	d.usageByLines(int64(len(line)))
+}
+
+// usageByLines makes the usage what the lines up to the one just written add up to,
+// which has length octets. Of copies that come at the same moment each then knows
+// another usage, in the order of their lines, so that a threshold is passed by one of
+// them. Where nobody has written since the file was read, that is known already.
+func (d *delivery) usageByLines(length int64) {
+	end, err := unix.Seek(d.sizes, 0, unix.SEEK_CUR) // O_APPEND has set it
+	if err != nil || end-length == d.usageAt || end <= 0 || end > 2*maxSize {
+		return
+	}
+	text := make([]byte, end)
+	if n, err := unix.Pread(d.sizes, text, 0); err != nil || int64(n) != end {
+		return
+	}
+	if s, ok := addSizes(text); ok {
+		d.res.Usage = s.usage
+	}
 }
 
 // overSince notes that mail is refused, and returns since when.

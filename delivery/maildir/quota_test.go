@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -207,6 +208,77 @@ func TestQuotaTrouble(t *testing.T) {
 			t.Errorf("%s: left %v", name, left)
 		}
 	}
+}
+
+// TestQuotaInOrder: of copies that come at the same moment each knows what the mailbox
+// held with those before it, so that one alone passes a threshold.
+func TestQuotaInOrder(t *testing.T) {
+	for name, first := range map[string]string{"counted": "", "read": "1000S\n0 0\n"} {
+		root := memoryDir(t)
+		box := filepath.Join(root, "Maildir")
+		target := Target{Root: root, Path: "Maildir", Quota: &Quota{Octets: 1000}}
+		delivered(t, &Writer{Hostname: "mx"}, Target{Root: root, Path: "Maildir"}, "")
+		if first != "" {
+			if err := os.WriteFile(filepath.Join(box, sizeFile), []byte(first), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var between Result
+		w := &Writer{Hostname: "mx"}
+		w.Before = func(op, _ string) error {
+			if op == OpSync && between.Size == 0 { // after the check, before the line
+				between.Size = 1
+				between = deliver(t, &Writer{Hostname: "mx"}, target, "0123456789")
+			}
+			return nil
+		}
+		r := delivered(t, w, target, "01234567890123456789")
+		if between.Err != nil || between.Usage.Octets != 10 || r.Usage.Octets != 30 || r.Usage.Messages != between.Usage.Messages+1 {
+			t.Errorf("%s: %+v and then %+v", name, between.Usage, r.Usage)
+		}
+	}
+	// Many at once, through files that are made anew: the sums differ.
+	root := memoryDir(t)
+	target := Target{Root: root, Path: "Maildir", Quota: &Quota{Octets: 1 << 40}}
+	w := &Writer{Hostname: "mx"}
+	delivered(t, w, target, "x")
+	var mu sync.Mutex
+	sums := map[int64]int{}
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 20 {
+				r := deliver(t, w, target, "x")
+				mu.Lock()
+				sums[r.Usage.Octets]++
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	if len(sums) != 160 || sums[161] != 1 {
+		t.Errorf("%d sums of 160: %v", len(sums), sums)
+	}
+}
+
+// What is exempt is counted, and never refused; the mailbox stays full.
+func TestQuotaExempt(t *testing.T) {
+	root := memoryDir(t)
+	box := filepath.Join(root, "Maildir")
+	w := &Writer{Hostname: "mx"}
+	target := Target{Root: root, Path: "Maildir", Quota: &Quota{Octets: 20}}
+	delivered(t, w, target, "01234567890123456789")
+	wantError(t, deliver(t, w, target, "x"), ErrQuota)
+	exempt := target
+	exempt.Quota = &Quota{Octets: 20, Exempt: true}
+	if r := delivered(t, w, exempt, strings.Repeat("x", 50)); r.Usage != (Usage{70, 2}) {
+		t.Errorf("%+v", r)
+	}
+	wantSizes(t, box, "20S|20 1|50 1")
+	if _, err := os.Stat(filepath.Join(box, overFile)); err != nil {
+		t.Error(err)
+	}
+	wantError(t, deliver(t, w, target, "x"), ErrQuota, "70 octets of 20")
 }
 
 func TestCheckQuota(t *testing.T) {

@@ -84,6 +84,7 @@ const (
 	targetMakeFolder
 	targetHasQuota
 	targetQuotaGrace
+	targetQuotaExempt
 	targetFlags = iota // number of them
 )
 
@@ -160,6 +161,9 @@ func appendTarget(b []byte, t *maildir.Target) []byte {
 		if t.Quota.Grace {
 			flags |= targetQuotaGrace
 		}
+		if t.Quota.Exempt {
+			flags |= targetQuotaExempt
+		}
 	}
 	b = append(beginFrame(b, frameTarget), flags)
 	if o := t.Owner; o != nil {
@@ -203,7 +207,8 @@ func decodeTarget(payload []byte) (maildir.Target, error) {
 	}
 	if flags&targetHasQuota != 0 {
 		t.Quota = d.quota(flags&targetQuotaGrace != 0)
-	} else if flags&targetQuotaGrace != 0 {
+		t.Quota.Exempt = flags&targetQuotaExempt != 0
+	} else if flags&(targetQuotaGrace|targetQuotaExempt) != 0 {
 		d.fail("flags of a target are %#x", flags)
 	}
 	t.Root, t.Path = d.text(maxPath, "root"), d.text(maxPath, "path")
