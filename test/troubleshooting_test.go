@@ -180,6 +180,9 @@ func troubles() []trouble {
 			full := filepath.Join(w.dir, "home/bob/Maildir/cur/1.a.b,S=1048000:2,S")
 			writeFile(t, full, strings.Repeat("x", 1048000))
 			said := w.deliver(config, "bob@example.org", header+strings.Repeat("x", 1000), "limit 1 MiB: 100%")
+			if out := run(t, "", program, "quota", "get", "-c", config, "bob@example.org"); !strings.Contains(out, "100%") {
+				t.Errorf("lmtpd quota get says\n%s", out)
+			}
 			if err := os.Remove(full); err != nil {
 				t.Fatal(err)
 			}

@@ -3,7 +3,8 @@ package userdb
 import "context"
 
 // Any knows every address whose parts may name directories, and says ErrBadAddress to the others. No account owns its
-// mail. It is for trying things out: with it, a mistyped address gets a mailbox of its own.
+// mail. It is for trying things out, and for sites whose MTA has asked its own tables: with it, a mistyped address gets a
+// mailbox of its own.
 type Any struct{}
 
 // Lookup answers with a User whose Name is the address without detail. An address without domain is answered too.

@@ -102,6 +102,8 @@ func buildUsers(c *config, log *slog.Logger) (userdb.Chain, error) {
 				continue
 			}
 			entry.Database = file
+		case userdbAny:
+			entry.Database = userdb.Any{}
 		case userdbSystem:
 			entry.Database = &userdb.Cache{Database: &userdb.System{
 				MinUID: u.MinimumUID, KnownUser: u.KnownUser, TrustNSS: u.TrustNSS,

@@ -69,11 +69,14 @@ func (c *config) validateUserdb() {
 			} else {
 				c.doc.report(key("path"), "a passwd-file needs a path", `write path = "/etc/lmtpd/users"`)
 			}
-			for _, name := range []string{"known_user", "trust_nss"} {
-				if c.doc.has(key(name)) {
-					c.doc.report(key(name), "is for type system only", "remove it")
-				}
+		case userdbAny:
+			if len(u.Domains) == 0 {
+				c.doc.report(key("domains"), "type any would take mail for every address of every domain", `write domains = ["example.org"]`)
 			}
+			if strings.HasPrefix(c.Mailbox.Path, "~") {
+				c.doc.report(key("type"), "users of type any have no home, which mailbox.path = "+quoted(c.Mailbox.Path)+" needs", `write an absolute mailbox.path such as "/var/mail/vhosts/%d/%n"`)
+			}
+			fallthrough
 		case userdbSystem:
 			if c.doc.has(key("path")) {
 				c.doc.report(key("path"), "is for type passwd-file only", `remove it, or write type = "passwd-file"`)
@@ -81,6 +84,11 @@ func (c *config) validateUserdb() {
 		default:
 			if !c.doc.has(key("type")) {
 				c.doc.report(key("type"), "a [[userdb]] needs a type", `write type = "passwd-file" or type = "system"`)
+			}
+		}
+		for _, name := range []string{"known_user", "trust_nss"} {
+			if (u.Type == userdbPasswdFile || u.Type == userdbAny) && c.doc.has(key(name)) {
+				c.doc.report(key(name), "is for type system only", "remove it")
 			}
 		}
 		if u.MinimumUID == 0 {

@@ -160,6 +160,7 @@ const (
 
 	userdbPasswdFile userdbType = "passwd-file"
 	userdbSystem     userdbType = "system"
+	userdbAny        userdbType = "any"
 
 	durabilityFull durability = "full" // file and directory are on disk before the 250
 	durabilityFile durability = "file" // the file only
@@ -193,7 +194,7 @@ func (v *overQuota) UnmarshalText(t []byte) error {
 }
 func (v *listenProto) UnmarshalText(t []byte) error { return oneOf(v, t, protoLMTP, protoSMTP) }
 func (v *userdbType) UnmarshalText(t []byte) error {
-	return oneOf(v, t, userdbPasswdFile, userdbSystem)
+	return oneOf(v, t, userdbPasswdFile, userdbSystem, userdbAny)
 }
 func (v *durability) UnmarshalText(t []byte) error {
 	return oneOf(v, t, durabilityFull, durabilityFile, durabilityNone)

@@ -45,3 +45,29 @@ func TestModesAndHeaders(t *testing.T) {
 		t.Errorf("%q, %v", message, err)
 	}
 }
+
+// A database of type any gives each address of its domains a mailbox, and no other.
+func TestAnyUser(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "lmtpd.toml")
+	writeTestFile(t, path, strings.ReplaceAll("state_directory = 'DIR'\n[[userdb]]\ntype = 'any'\ndomains = ['example.org']\n[mailbox]\npath = 'DIR/%d/%n'\n", "DIR", dir))
+	c, agent, err := loadAgent(path, func(*config) *slog.Logger { return slog.New(slog.DiscardHandler) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if errs := c.checkEnvironment(nil); errs.fatal() {
+		t.Error(errs)
+	}
+	outcomes, err := agent.Submit(t.Context(), delivery.Envelope{Rcpts: []string{"bob+x@example.org", "bob@example.net", ".ssh@example.org"}}, strings.NewReader("Subject: x\n\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []int{250, 550, 501} {
+		if outcomes[i].Reply.Code != want {
+			t.Errorf("%s: %v, want %d", outcomes[i].To, outcomes[i].Reply, want)
+		}
+	}
+	if !strings.HasPrefix(outcomes[0].File, filepath.Join(dir, "example.org/bob/new/")) {
+		t.Errorf("delivered to %s", outcomes[0].File)
+	}
+}
