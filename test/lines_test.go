@@ -80,6 +80,13 @@ func (l *lines) await(t *testing.T, pattern string) []string {
 // awaitFrom looks at the lines from number from on only.
 func (l *lines) awaitFrom(t *testing.T, from int, pattern string) []string {
 	t.Helper()
+	m, _ := l.search(t, from, pattern)
+	return m
+}
+
+// search is awaitFrom, and says where the next search may begin.
+func (l *lines) search(t *testing.T, from int, pattern string) (match []string, next int) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	re := regexp.MustCompile(pattern)
@@ -88,11 +95,11 @@ func (l *lines) awaitFrom(t *testing.T, from int, pattern string) []string {
 		fresh, closed, changed := l.all[i:], l.closed, l.changed
 		l.mu.Unlock()
 		for _, line := range fresh {
+			i++
 			if m := re.FindStringSubmatch(line); m != nil {
-				return m
+				return m, i
 			}
 		}
-		i += len(fresh)
 		if closed {
 			t.Fatalf("program ended without a line like %q", pattern)
 		}

@@ -1,14 +1,16 @@
 package test
 
 import (
+	"bytes"
+	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
+	"regexp"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // agent is a running lmtpd.
@@ -16,6 +18,8 @@ type agent struct {
 	*process
 	config string // its configuration file
 	notify *net.UnixConn
+	states *lines // what it has said there
+	told   int    // of them, that have been waited for
 }
 
 type agentOptions struct {
@@ -31,7 +35,7 @@ type agentOptions struct {
 // startLMTPD runs `lmtpd serve` and returns once it says that it is ready.
 func startLMTPD(t *testing.T, o agentOptions) *agent {
 	t.Helper()
-	a := &agent{config: filepath.Join(o.dir, "lmtpd.toml")}
+	a := &agent{config: filepath.Join(o.dir, "lmtpd.toml"), states: newLines()}
 	writeFile(t, a.config, o.config)
 
 	// As systemd does: sd_notify(3).
@@ -69,6 +73,7 @@ func startLMTPD(t *testing.T, o agentOptions) *agent {
 		cmd.SysProcAttr.Credential = o.as
 	}
 	a.process = start(t, "lmtpd", cmd)
+	go a.readStates()
 	go func() {
 		// An lmtpd that ends says nothing more: end the wait below.
 		<-a.done
@@ -78,22 +83,26 @@ func startLMTPD(t *testing.T, o agentOptions) *agent {
 	return a
 }
 
-// awaitState waits for a line of the service's messages to its manager.
-func (a *agent) awaitState(t *testing.T, want string) {
-	t.Helper()
-	a.notify.SetReadDeadline(time.Now().Add(patience))
+// readStates takes what it says to its manager, all the time: it waits for that.
+func (a *agent) readStates() {
+	r, w := io.Pipe()
+	go a.states.copyFrom(r)
 	buf := make([]byte, 4096)
 	for {
 		n, err := a.notify.Read(buf)
 		if err != nil {
-			t.Fatalf("lmtpd never said %s: %v", want, err)
+			w.Close()
+			return
 		}
-		for line := range strings.Lines(string(buf[:n])) {
-			if strings.TrimSuffix(line, "\n") == want {
-				return
-			}
-		}
+		fmt.Fprintf(w, "%s\n", bytes.TrimSuffix(buf[:n], []byte("\n")))
 	}
+}
+
+// awaitState waits for a line of the service's messages to its manager, after those
+// that have been waited for before.
+func (a *agent) awaitState(t *testing.T, want string) {
+	t.Helper()
+	_, a.told = a.states.search(t, a.told, "^"+regexp.QuoteMeta(want)+"$")
 }
 
 // stop asks it to end and expects exit status 0.

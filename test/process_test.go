@@ -80,6 +80,11 @@ func (p *process) wait(t *testing.T) int {
 	case <-p.done:
 		return p.cmd.ProcessState.ExitCode()
 	case <-time.After(patience):
+		p.cmd.Process.Signal(syscall.SIGQUIT) // a Go program then says where it is
+		select {
+		case <-p.done:
+		case <-time.After(patience):
+		}
 		t.Fatalf("%s does not end", p.name)
 		return -1
 	}

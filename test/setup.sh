@@ -29,6 +29,12 @@ libnsl2            /usr/share/doc/libnsl2
 libnss-extrausers  /usr/share/doc/libnss-extrausers
 prometheus         /usr/bin/promtool
 dovecot-core       /usr/bin/doveconf
+dovecot-imapd      /usr/lib/dovecot/imap
+mutt               /usr/bin/mutt
+mblaze             /usr/bin/mlist
+notmuch            /usr/bin/notmuch
+isync              /usr/bin/mbsync
+bsdutils           /usr/bin/script
 iproute2           /usr/bin/ss
 mandoc             /usr/bin/mandoc
 '
