@@ -198,6 +198,12 @@ func (a *Agent) write(ctx context.Context, b maildir.Body, targets []maildir.Tar
 	if len(targets) == 0 {
 		return
 	}
+	if len(targets) == 1 { // there is nobody who could be held up
+		var res maildir.Result
+		a.Writer.Deliver(ctx, b, targets, func(_ int, r maildir.Result) { res = r })
+		done(0, res)
+		return
+	}
 	type result struct {
 		i int
 		maildir.Result

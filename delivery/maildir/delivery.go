@@ -303,13 +303,7 @@ func (d *delivery) createTmp() (err error) {
 
 // created looks at the new file and gives it its mode.
 func (d *delivery) created(abs string) error {
-	if err := d.setMode(d.file, abs, d.w.fileMode()); err != nil {
-		return err
-	}
-	if err := unix.Fstat(d.file, &d.ino); err != nil {
-		return d.fail(OpChmod, abs, err)
-	}
-	return nil
+	return d.statMode(d.file, &d.ino, abs, d.w.fileMode())
 }
 
 // newFileName returns a name that no file has yet.

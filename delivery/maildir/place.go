@@ -154,9 +154,14 @@ func (d *delivery) makeDir(at int, rel, name string, depth int, flags uint64) (i
 // setMode gives an open file of ours its mode where the umask (or a default
 // ACL) made it another. A setgid bit inherited from the directory stays.
 func (d *delivery) setMode(fd int, abs string, mode uint32) error {
+	var st unix.Stat_t
+	return d.statMode(fd, &st, abs, mode)
+}
+
+// statMode is setMode that keeps what it has seen of the file.
+func (d *delivery) statMode(fd int, st *unix.Stat_t, abs string, mode uint32) error {
 	return d.do(OpChmod, abs, func() error {
-		var st unix.Stat_t
-		if err := unix.Fstat(fd, &st); err != nil || st.Mode&0o777 == mode {
+		if err := unix.Fstat(fd, st); err != nil || st.Mode&0o777 == mode {
 			return err
 		}
 		return unix.Fchmod(fd, mode|st.Mode&0o7000)

@@ -157,6 +157,10 @@ func (d *delivery) checkQuota(size int64) error {
 		return nil
 	}
 	limit := *q
+	unlimited := limit.Octets == 0 && limit.Messages == 0
+	if unlimited && d.hasNoSizes() {
+		return nil
+	}
 	box, err := d.openDir(d.t.Path, readDir)
 	if err != nil {
 		return err
@@ -166,7 +170,7 @@ func (d *delivery) checkQuota(size int64) error {
 	if err != nil {
 		d.res.Warning = err // it is made anew
 	}
-	if limit.Octets == 0 && limit.Messages == 0 {
+	if unlimited {
 		// No limit of ours: those of the file hold, if there is one.
 		if !ok {
 			return nil
@@ -189,6 +193,19 @@ func (d *delivery) checkQuota(size int64) error {
 	}
 	d.openSizes(box)
 	return nil
+}
+
+// hasNoSizes reports, by one call, what is so in most mailboxes without a limit: that
+// there is no maildirsize.
+func (d *delivery) hasNoSizes() bool {
+	fd, err := unix.Openat2(d.root, path.Join(d.t.Path, sizeFile), &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+	})
+	if err == nil {
+		unix.Close(fd)
+	}
+	return err == unix.ENOENT
 }
 
 // judge refuses a message for which there is no room beside what d.res.Usage says; box
