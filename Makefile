@@ -4,7 +4,7 @@
 GO          ?= go
 STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build try test test-powercut test-package package check vet short fuzz cover bench bench-protocol clean
+.PHONY: build try test test-powercut test-package test-vm package check vet short fuzz cover bench bench-protocol clean
 
 build: ## the program, static, in build/
 	CGO_ENABLED=0 $(GO) build -trimpath -o build/lmtpd ./cmd/lmtpd
@@ -20,6 +20,9 @@ test: ## everything: static checks, then all tests with the race detector
 
 test-package: ## the Debian package on a booted systemd, with the real Postfix; ten minutes, as root
 	test/package/run.sh
+
+test-vm: ## the Debian package on Debian's own kernel in a virtual machine: AppArmor, Landlock, races, disk quota; five minutes, as root
+	test/vm/run.sh
 
 package: ## the Debian package, in build/deb
 	packaging/debian/build.sh

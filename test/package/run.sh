@@ -13,48 +13,26 @@ set -euo pipefail
 top=$(cd "$(dirname "$0")/../.." && pwd)
 here=$top/test/package
 suite=${SUITE:-bookworm}
-work=$top/build/package-test
+. "$here/host.sh"
 base=$work/root-$suite
 mirror=${MIRROR:-http://deb.debian.org/debian}
 
-say() { printf '\n==== %s\n' "$*"; }
-die() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
-
-# What cannot run here is skipped aloud; LMTPD_TEST_REQUIRE=1 makes that a failure.
-skip() {
-	[ "${LMTPD_TEST_REQUIRE:-}" != 1 ] || die "$*"
-	printf 'SKIPPED: %s\n' "$*" >&2
-	exit 0
-}
 [ "$(id -u)" = 0 ] || skip "not root: no container can be booted"
 command -v apt-get >/dev/null || skip "no apt-get: this is about a Debian package"
 
-need() { # PROGRAM PACKAGE
-	command -v "$1" >/dev/null || missing="$missing $2"
-}
-missing=
 need mmdebstrap mmdebstrap
 need systemd-nspawn systemd-container
-need dpkg-buildpackage dpkg-dev
-need dh debhelper
-need dh_apparmor dh-apparmor
-need apparmor_parser apparmor
-need lintian lintian
 need piuparts piuparts
 need autopkgtest autopkgtest
-if [ -n "$missing" ]; then
-	say "installing$missing"
-	# shellcheck disable=SC2086
-	install="env DEBIAN_FRONTEND=noninteractive apt-get -y -q install --no-install-recommends $missing"
-	$install || { apt-get -q update && $install; }
-fi
+need_build
+install_needs
 
 mkdir -p "$work"
 if [ ! -e "$base/.complete" ]; then
 	say "making Debian $suite, once"
 	rm -rf "$base"
 	# Postfix is fetched and not installed: the steps do that, without a network.
-	mmdebstrap --variant=apt --include=systemd,systemd-sysv,dbus,procps,iproute2 --components=main \
+	mmdebstrap --variant=apt --include=systemd,systemd-sysv,dbus,procps,iproute2,passwd --components=main \
 		--skip=cleanup/apt,cleanup/apt/lists \
 		--customize-hook='chroot "$1" apt-get -y -q --no-install-recommends --download-only install postfix' \
 		--customize-hook='touch "$1/.complete"' \
@@ -75,35 +53,7 @@ trap cleanup EXIT
 trap 'exit 130' INT TERM
 mkdir "$run/test"
 
-commit=$(git -C "$top" rev-parse "${LMTPD_DEB_COMMIT:-HEAD}")
-export LMTPD_DEB_COMMIT=$commit
-debs=$work/deb-$commit
-build() { # DIRECTORY
-	mkdir -p "$1"
-	"$top/packaging/debian/build.sh" "$1" >"$1/log" 2>&1 || { tail -40 "$1/log"; die "build.sh"; }
-}
-if [ ! -e "$debs/complete" ]; then
-	rm -rf "$work"/deb-*
-	say "the package, built twice, is the same octet for octet"
-	build "$debs/first"
-	(umask 077; TZ=Asia/Tokyo GOCACHE=$debs/cache build "$debs/second")
-	rm -rf "$debs/cache"
-	(cd "$debs/first" && sha256sum lmtpd_*.deb)
-	cmp "$debs"/first/lmtpd_*.deb "$debs"/second/lmtpd_*.deb || die "two builds of $commit differ"
-
-	say "lintian finds no error, and no warning that is not explained"
-	lint="lintian --allow-root --tag-display-limit 0"
-	$lint --show-overrides --fail-on none "$debs"/first/lmtpd_*.changes
-	$lint --fail-on error,warning "$debs"/first/lmtpd_*.changes || die lintian
-
-	say "the AppArmor profiles parse"
-	apparmor_parser --skip-kernel-load --skip-cache --quiet "$top/packaging/debian/apparmor/lmtpd" || die apparmor_parser
-
-	say "a newer version, to upgrade to"
-	LMTPD_DEB_VERSION=999.0 build "$debs/next"
-	(cd "$debs/next" && sha256sum lmtpd_*.deb)
-	touch "$debs/complete"
-fi
+build_package
 
 overlay() { # NAME: the root, written to in $run/NAME
 	mkdir -p "$run/$1"/{upper,work,root}
@@ -121,7 +71,7 @@ if [ $# = 0 ]; then
 	mount --rbind /dev "$run/chroot/root/dev"
 	cp -L /etc/resolv.conf "$run/chroot/root/etc/resolv.conf"
 	mkdir "$run/source"
-	git -C "$top" archive "$commit" | tar -x -C "$run/source"
+	git -C "$top" archive "$LMTPD_DEB_COMMIT" | tar -x -C "$run/source"
 	cp -a "$run/source/packaging/debian" "$run/source/debian"
 	# No process of theirs outlives them.
 	# shellcheck disable=SC2016

@@ -1,0 +1,71 @@
+# What run.sh here and in ../vm share: the package of one commit, built and checked
+# once, in build/package-test. Sourced with top set to the top of the source.
+
+work=$top/build/package-test
+
+say() { printf '\n==== %s\n' "$*"; }
+die() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
+
+# What cannot run here is skipped aloud; LMTPD_TEST_REQUIRE=1 makes that a failure.
+skip() {
+	[ "${LMTPD_TEST_REQUIRE:-}" != 1 ] || die "$*"
+	printf 'SKIPPED: %s\n' "$*" >&2
+	exit 0
+}
+
+missing=
+need() { # PROGRAM PACKAGE
+	command -v "$1" >/dev/null || missing="$missing $2"
+}
+
+# install_needs installs what need has missed.
+install_needs() {
+	[ -n "$missing" ] || return 0
+	say "installing$missing"
+	# shellcheck disable=SC2086
+	local install="env DEBIAN_FRONTEND=noninteractive apt-get -y -q -o DPkg::Lock::Timeout=300 install --no-install-recommends $missing"
+	$install || { apt-get -q update && $install; }
+}
+
+need_build() {
+	need dpkg-buildpackage dpkg-dev
+	need dh debhelper
+	need dh_apparmor dh-apparmor
+	need apparmor_parser apparmor
+	need lintian lintian
+}
+
+build() { # DIRECTORY
+	mkdir -p "$1"
+	"$top/packaging/debian/build.sh" "$1" >"$1/log" 2>&1 || { tail -40 "$1/log"; die "build.sh"; }
+}
+
+# build_package makes $debs/first of HEAD, or of LMTPD_DEB_COMMIT, and $debs/next, which
+# is a newer version of the same.
+build_package() {
+	local commit lint
+	commit=$(git -C "$top" rev-parse "${LMTPD_DEB_COMMIT:-HEAD}")
+	export LMTPD_DEB_COMMIT=$commit
+	debs=$work/deb-$commit
+	[ ! -e "$debs/complete" ] || return 0
+	rm -rf "$work"/deb-*
+	say "the package, built twice, is the same octet for octet"
+	build "$debs/first"
+	(umask 077; TZ=Asia/Tokyo GOCACHE=$debs/cache build "$debs/second")
+	rm -rf "$debs/cache"
+	(cd "$debs/first" && sha256sum lmtpd_*.deb)
+	cmp "$debs"/first/lmtpd_*.deb "$debs"/second/lmtpd_*.deb || die "two builds of $commit differ"
+
+	say "lintian finds no error, and no warning that is not explained"
+	lint="lintian --allow-root --tag-display-limit 0"
+	$lint --show-overrides --fail-on none "$debs"/first/lmtpd_*.changes
+	$lint --fail-on error,warning "$debs"/first/lmtpd_*.changes || die lintian
+
+	say "the AppArmor profiles parse"
+	apparmor_parser --skip-kernel-load --skip-cache --quiet "$top/packaging/debian/apparmor/lmtpd" || die apparmor_parser
+
+	say "a newer version, to upgrade to"
+	LMTPD_DEB_VERSION=999.0 build "$debs/next"
+	(cd "$debs/next" && sha256sum lmtpd_*.deb)
+	touch "$debs/complete"
+}
