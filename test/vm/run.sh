@@ -80,14 +80,14 @@ printf '%s\n' "$@" >"$test/only"
 cp -al "$base" "$run/root"
 rm "$run/root/etc/hostname" "$run/root/etc/fstab" 2>/dev/null || true
 echo mail.example.org >"$run/root/etc/hostname"
-mkdir -p "$run/root/test" "$run/root/etc/systemd/system/multi-user.target.wants"
+mkdir -p "$run/root/test" "$run/root/etc/systemd/system/default.target.wants"
 cat >"$run/root/etc/fstab" <<'END'
 /dev/vda /     ext4 defaults 0 0
 /dev/vdb /test ext4 defaults 0 0
 END
 cat >"$run/root/etc/systemd/system/package-test.service" <<'END'
 [Unit]
-After=default.target systemd-user-sessions.service
+After=multi-user.target
 RequiresMountsFor=/test
 SuccessAction=poweroff
 FailureAction=poweroff
@@ -99,7 +99,7 @@ StandardOutput=file:/dev/ttyS1
 StandardError=inherit
 TimeoutStartSec=infinity
 END
-ln -s ../package-test.service "$run/root/etc/systemd/system/multi-user.target.wants/"
+ln -s ../package-test.service "$run/root/etc/systemd/system/default.target.wants/"
 ln -sf /dev/null "$run/root/etc/systemd/system/serial-getty@ttyS0.service"
 mkfs.ext4 -q -F -d "$run/root" "$run/root.ext4" 4G
 mkfs.ext4 -q -F -d "$test" "$run/test.ext4" 512M
