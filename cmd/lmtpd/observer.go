@@ -19,6 +19,7 @@ type observer struct {
 	metrics  *metrics
 	activity *activity
 	tracer   *tracer
+	writer   writerWatch
 	clock    func() time.Time
 
 	open, total atomic.Int64 // sessions
@@ -43,7 +44,9 @@ type lookupCounts struct {
 }
 
 func newObserver(clock func() time.Time) *observer {
-	return &observer{metrics: newMetrics(), activity: newActivity(clock), tracer: &tracer{clock: clock}, clock: clock}
+	o := &observer{metrics: newMetrics(), activity: newActivity(clock), tracer: &tracer{clock: clock}, clock: clock}
+	o.metrics.registry.MustRegister(o.writer.collectors()...)
+	return o
 }
 
 // outcome is for delivery.Agent's Report.
@@ -105,6 +108,7 @@ type statusReport struct {
 	Now      time.Time      `json:"now"`
 	Service  serviceInfo    `json:"configuration"`
 	Sessions sessionReport  `json:"sessions"`
+	Writer   *writerReport  `json:"writer,omitempty"` // nil: the daemon writes the mail itself
 	Totals   tally          `json:"totals"`
 	Rates    []rate         `json:"rates"`
 	Lookups  []lookupReport `json:"lookups"`
@@ -127,6 +131,7 @@ func (o *observer) report() *statusReport {
 	r := &statusReport{
 		Version: version(), Go: runtime.Version(), PID: os.Getpid(), Started: o.activity.start, Now: o.clock(),
 		Sessions: sessionReport{o.open.Load(), o.total.Load()},
+		Writer:   o.writer.report(),
 	}
 	if s := o.service.Load(); s != nil {
 		r.Service = *s

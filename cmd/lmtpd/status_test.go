@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/lmtpd/lmtpd/delivery/maildir"
 	"github.com/lmtpd/lmtpd/userdb"
 )
 
@@ -78,6 +79,38 @@ func TestStatusJSON(t *testing.T) {
 	}
 	if c := got["configuration"].(map[string]any); c["refused"] != "invalid argument" {
 		t.Errorf("got %v", c)
+	}
+}
+
+// What the front sees of the writer process is there, if there is one.
+func TestStatusOfWriter(t *testing.T) {
+	o, _ := busyObserver()
+	if text := o.report().String(); strings.Contains(text, "writer ") {
+		t.Errorf("a writer process out of nothing in\n%s", text)
+	}
+	d := &daemon{observer: o}
+	socket := filepath.Join(shortDir(t), "writer.sock")
+	client := d.writerOf(loadText(t, "[writer]\nsocket = '"+socket+"'\n"))
+	client.Wait = time.Millisecond
+	d.useWriter(client)
+	body := maildir.Body{Data: []byte("x\n"), Size: 2, Lines: 1}
+	target := maildir.Target{Owner: &maildir.Owner{UID: 64101, GID: 64201}, Root: "/home/bob", Path: "Maildir"}
+	client.Deliver(t.Context(), body, []maildir.Target{target}, func(int, maildir.Result) {})
+	text := o.report().String()
+	for _, want := range []string{
+		"\nwriter         " + socket + ", 0 connections, 0 renewed\n",
+		"\n               requests: 0 answered, 1 unavailable, 0 lost, 0 refused; 0 copies forbidden\n\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	if _, text := scrape(t, filepath.Join(askable(t, o), "metrics.sock"), "/metrics"); !strings.Contains(text, "\n"+`lmtpd_writer_requests_total{outcome="unavailable"} 1`+"\n") {
+		t.Errorf("no unavailable writer in\n%s", text)
+	}
+	d.useWriter(nil)
+	if o.report().Writer != nil {
+		t.Error("a reload without a writer process changes nothing")
 	}
 }
 

@@ -19,7 +19,11 @@ func (r *statusReport) String() string {
 	for i, s := range r.Service.Sockets {
 		fmt.Fprintf(&b, "%-14s %s\n", map[bool]string{true: "listening"}[i == 0], printable(s))
 	}
-	fmt.Fprintf(&b, "sessions       %d open, %d since the start\n\n", r.Sessions.Open, r.Sessions.Total)
+	fmt.Fprintf(&b, "sessions       %d open, %d since the start\n", r.Sessions.Open, r.Sessions.Total)
+	if r.Writer != nil {
+		r.Writer.screen(&b)
+	}
+	b.WriteByte('\n')
 
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(w, "recipients\tdelivered\tdeferred\trefused\t/s\tMiB/s\t\n")

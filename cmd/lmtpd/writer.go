@@ -95,7 +95,11 @@ func (d *daemon) writerOf(c *config) *writer.Client {
 	case d.client != nil && d.client.Address == at:
 		return d.client
 	}
-	return &writer.Client{Address: at}
+	client := &writer.Client{Address: at}
+	if d.observer != nil {
+		client.Counts = &d.observer.writer.counts
+	}
+	return client
 }
 
 // useWriter lets go of the connections to another writer's socket.
@@ -104,6 +108,9 @@ func (d *daemon) useWriter(client *writer.Client) {
 		d.client.Close()
 	}
 	d.client = client
+	if d.observer != nil {
+		d.observer.writer.use(client)
+	}
 }
 
 // faultAt is an error of one key, which err explains.

@@ -30,6 +30,7 @@ func (q *call) run(ctx context.Context) {
 	if err == nil {
 		err = q.results(ctx, conn)
 	}
+	q.client.counts().over(err)
 	for n, i := range q.part {
 		if !q.answered[n] {
 			q.done(i, q.client.failed(&q.targets[i], err))
@@ -52,12 +53,15 @@ func (q *call) submit(ctx context.Context) (*packetConn, error) {
 				return conn, nil
 			}
 			err = errors.Join(refusal(conn), err)
-			conn.conn.Close()
+			q.client.drop(conn)
 		}
 		switch {
 		case errors.Is(err, ErrRefused):
 			return nil, err
 		case used: // its writer has ended since; there may be another
+			if ctx.Err() == nil {
+				q.client.counts().Reconnects.Add(1)
+			}
 			continue
 		case !mayPass(err) || time.Now().After(until):
 			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -180,7 +184,7 @@ func (q *call) results(ctx context.Context, conn *packetConn) error {
 		q.client.keep(conn)
 		return nil
 	}
-	conn.conn.Close() // a cancel that comes late must not meet the next request
+	q.client.drop(conn) // a cancel that comes late must not meet the next request
 	switch {
 	case err == nil:
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -226,6 +230,7 @@ func (q *call) packet(packet []byte, fd int) error {
 			}
 			q.answered[n] = true
 			q.left--
+			q.client.counts().answer(r.Err)
 			q.done(q.part[n], r)
 			return nil
 		case frameRefused:

@@ -17,7 +17,9 @@ type Client struct {
 	Wait    time.Duration // for a writer that cannot be reached, as while it restarts; 0: 5 s
 	Grace   time.Duration // for the last results once the context is done; 0: 10 s
 	Idle    int           // connections kept for the next request; 0: 32
+	Counts  *Counts       // what is counted, several clients may share one; nil: nothing is
 
+	own    Counts // of a client without Counts
 	mu     sync.Mutex
 	idle   []*packetConn // the one used last comes last
 	closed bool
@@ -113,8 +115,25 @@ func (c *Client) connect(ctx context.Context) (conn *packetConn, used bool, err 
 	if err != nil {
 		return nil, false, err
 	}
-	conn, err = newPacketConn(s.(*net.UnixConn))
-	return conn, false, err
+	if conn, err = newPacketConn(s.(*net.UnixConn)); err != nil {
+		return nil, false, err
+	}
+	c.counts().Made.Add(1)
+	c.counts().Open.Add(1)
+	return conn, false, nil
+}
+
+// drop closes a connection that connect has given.
+func (c *Client) drop(conn *packetConn) {
+	conn.conn.Close()
+	c.counts().Open.Add(-1)
+}
+
+func (c *Client) counts() *Counts {
+	if c.Counts == nil {
+		return &c.own
+	}
+	return c.Counts
 }
 
 // keep takes a connection back on which nothing is under way.
@@ -122,7 +141,7 @@ func (c *Client) keep(conn *packetConn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed || len(c.idle) >= orDefault(c.Idle, 32) {
-		conn.conn.Close()
+		c.drop(conn)
 		return
 	}
 	c.idle = append(c.idle, conn)
@@ -135,7 +154,7 @@ func (c *Client) Close() error {
 	defer c.mu.Unlock()
 	c.closed = true
 	for _, conn := range c.idle {
-		conn.conn.Close()
+		c.drop(conn)
 	}
 	c.idle = nil
 	return nil

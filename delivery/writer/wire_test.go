@@ -340,6 +340,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, packet []byte) {
 		calls := map[int]int{}
 		q := &call{
+			client:  &Client{},
 			targets: make([]maildir.Target, 3), part: []int{2, 0, 1}, left: 3, answered: make([]bool, 3),
 			done: func(i int, r maildir.Result) {
 				calls[i]++

@@ -101,10 +101,10 @@ TimeoutStartSec=infinity
 END
 ln -s ../package-test.service "$run/root/etc/systemd/system/default.target.wants/"
 ln -sf /dev/null "$run/root/etc/systemd/system/serial-getty@ttyS0.service"
-mkfs.ext4 -q -F -d "$run/root" "$run/root.ext4" 4G
-mkfs.ext4 -q -F -d "$test" "$run/test.ext4" 512M
+mkfs.ext4 -q -F -d "$run/root" "$run/root.ext4" 4G >/dev/null
+mkfs.ext4 -q -F -d "$test" "$run/test.ext4" 512M >/dev/null
 # Its quota are the file system's own, as Debian's quota(8) recommends.
-mkfs.ext4 -q -F -O quota -E quotatype=usrquota:grpquota "$run/quota.ext4" 64M
+mkfs.ext4 -q -F -O quota -E quotatype=usrquota:grpquota "$run/quota.ext4" 64M >/dev/null
 cp "$base"/boot/vmlinuz-* "$run/vmlinuz"
 cp "$base"/boot/initrd.img-* "$run/initrd"
 rm -rf "$run/root"
@@ -120,17 +120,24 @@ boot() { # ACCELERATOR OPTION...
 
 # A kernel says something at once, or it never will: some hosts have /dev/kvm and no
 # processor that does it.
-accel=${ACCEL:-tcg}
-if [ -z "${ACCEL:-}" ] && [ -w /dev/kvm ]; then
-	(boot kvm) >/dev/null 2>&1 &
+kvm_works() {
+	[ -w /dev/kvm ] || return 1
+	(boot kvm) >/dev/null &
 	machine=$!
 	for _ in $(seq 100); do
-		[ ! -s "$run/console" ] || accel=kvm
-		[ "$accel" = tcg ] && kill -0 $machine 2>/dev/null || break
+		[ -s "$run/console" ] && break
+		kill -0 $machine || break
 		sleep 0.1
 	done
-	kill $machine 2>/dev/null || true
-	wait $machine 2>/dev/null || true
+	kill $machine || true
+	wait $machine || true
+	machine=
+	[ -s "$run/console" ]
+}
+accel=${ACCEL:-}
+if [ -z "$accel" ]; then
+	accel=tcg
+	if kvm_works 2>/dev/null; then accel=kvm; fi
 	rm -f "$run/console"
 fi
 
