@@ -32,14 +32,18 @@ func check(out io.Writer, path string) error {
 	}
 	found := c.checkEnvironment(nil)
 	var more configErrors
-	if _, err := buildAgent(c, slog.New(slog.DiscardHandler)); err != nil {
+	if agent, err := buildAgent(c, slog.New(slog.DiscardHandler)); err != nil {
 		if !errors.As(err, &more) {
 			return &exitError{exitConfig, err.Error()}
 		}
-	} else if errors.As(c.checkCommands(os.Geteuid()), &more) {
-		for _, f := range more {
-			f.Warning = true // the daemon may be another user
+	} else {
+		if errors.As(c.checkCommands(os.Geteuid()), &more) {
+			for _, f := range more {
+				f.Warning = true // the daemon may be another user
+			}
 		}
+		more = append(more, c.checkHomes(agent, newDaemonView(c, path, "/proc"))...)
+	}
 	}
 	found = append(found, more...)
 	found.sort()

@@ -277,8 +277,11 @@ func (e *explainer) obstacles(x *delivery.Explanation) (list []string) {
 	case errors.Is(x.Err, maildir.ErrOwner):
 		list = append(list, "minimum_uid of the [[userdb]] says which accounts get mail")
 	}
-	if x.User.Owner == nil && os.Geteuid() == 0 && e.view.owner() == nil {
-		list = append(list, "lmtpd is not running: looked at as root, who may do more than its user")
+	if os.Geteuid() == 0 && len(e.view.writers()) == 0 {
+		if x.User.Owner == nil {
+			list = append(list, "lmtpd is not running: looked at as root, who may do more than its user")
+		}
+		list = append(list, fmt.Sprintf("lmtpd %s is not running: whether its service may write here (ProtectHome=, ReadWritePaths=) does not show before it does; see systemctl cat %s", e.view.role, e.view.unit()))
 	}
 	return list
 }

@@ -101,6 +101,25 @@ type daemonView struct {
 	config string // their configuration, an absolute path
 }
 
+func newDaemonView(c *config, path, proc string) daemonView {
+	v := daemonView{proc: proc, role: "serve", config: path}
+	if abs, err := filepath.Abs(path); err == nil {
+		v.config = abs
+	}
+	if c.Writer.Socket.Network != "" {
+		v.role = "writer" // the front sees no mailbox, and needs none
+	}
+	return v
+}
+
+// unit is what the service of these processes is called in the Debian package.
+func (v daemonView) unit() string {
+	if v.role == "writer" {
+		return "lmtpd-writer"
+	}
+	return "lmtpd"
+}
+
 // compare is the reason why the processes that write mail cannot write below root,
 // which this one can; nil if there is none.
 func (v daemonView) compare(root string) error {
@@ -111,9 +130,9 @@ func (v daemonView) compare(root string) error {
 		who := fmt.Sprintf("the running lmtpd (process %d)", pid)
 		switch stateOf(filepath.Join(v.proc, strconv.Itoa(pid), "root") + root) {
 		case rootHidden:
-			return fmt.Errorf("%w for %s: %s is hidden from it (ProtectHome=, TemporaryFileSystem=, PrivateTmp=); see systemctl cat lmtpd", maildir.ErrRoot, who, root)
+			return fmt.Errorf("%w for %s: %s is hidden from it (ProtectHome=, TemporaryFileSystem=, PrivateTmp=); see systemctl cat %s", maildir.ErrRoot, who, root, v.unit())
 		case rootReadOnly:
-			return fmt.Errorf("%s sees %s read-only (ProtectSystem=strict): %w; add ReadWritePaths=%s to its service", who, root, syscall.EROFS, root)
+			return fmt.Errorf("%s sees %s read-only (ProtectSystem=strict): %w; add ReadWritePaths=%s to its service (systemctl edit %s)", who, root, syscall.EROFS, root, v.unit())
 		}
 	}
 	return nil

@@ -279,17 +279,10 @@ type mailboxes struct {
 }
 
 func newMailboxes(c *config, path, proc string) mailboxes {
-	m := mailboxes{
+	return mailboxes{
 		writer: &maildir.Writer{Hostname: c.Hostname, MinUID: c.minimumUID(), FileMode: os.FileMode(c.Mailbox.FileMode)},
-		view:   daemonView{proc: proc, role: "serve", config: path},
+		view:   newDaemonView(c, path, proc),
 	}
-	if abs, err := filepath.Abs(path); err == nil {
-		m.view.config = abs
-	}
-	if c.Writer.Socket.Network != "" {
-		m.view.role = "writer" // the front sees no mailbox, and needs none
-	}
-	return m
 }
 
 // as gives mail that belongs to whoever runs lmtpd an owner where this is root, who
