@@ -47,7 +47,12 @@ build_package() {
 	commit=$(git -C "$top" rev-parse "${LMTPD_DEB_COMMIT:-HEAD}")
 	export LMTPD_DEB_COMMIT=$commit
 	debs=$work/deb-$commit
-	[ ! -e "$debs/complete" ] || return 0
+	exec 9>"$work/lock"
+	flock 9
+	if [ -e "$debs/complete" ]; then
+		exec 9>&-
+		return 0
+	fi
 	rm -rf "$work"/deb-*
 	say "the package, built twice, is the same octet for octet"
 	build "$debs/first"
@@ -68,4 +73,5 @@ build_package() {
 	LMTPD_DEB_VERSION=999.0 build "$debs/next"
 	(cd "$debs/next" && sha256sum lmtpd_*.deb)
 	touch "$debs/complete"
+	exec 9>&-
 }

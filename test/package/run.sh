@@ -1,7 +1,7 @@
 #!/bin/bash
 # Shows the Debian package on a booted systemd: builds it twice, boots Debian in a
 # container of its own with systemd as PID 1, and runs steps/ there, in the order of
-# their numbers. Only the package and Postfix are installed. "make test-package"
+# their numbers. Only the package, Postfix and in the end Exim are installed. "make test-package"
 # calls this; it takes minutes, wants root, and installs what it needs with apt-get.
 #
 #     test/package/run.sh [STEP...]      # steps by name or number; none: all
@@ -28,14 +28,16 @@ need_build
 install_needs
 
 mkdir -p "$work"
-if [ ! -e "$base/.complete" ]; then
+# Postfix and Exim are fetched and not installed: the steps do that, without a network.
+installed=systemd,systemd-sysv,dbus,procps,iproute2,passwd
+fetched='postfix exim4-daemon-light'
+if [ "$(cat "$base/.complete" 2>/dev/null)" != "$installed $fetched" ]; then
 	say "making Debian $suite, once"
 	rm -rf "$base"
-	# Postfix is fetched and not installed: the steps do that, without a network.
-	mmdebstrap --variant=apt --include=systemd,systemd-sysv,dbus,procps,iproute2,passwd --components=main \
+	mmdebstrap --variant=apt --include="$installed" --components=main \
 		--skip=cleanup/apt,cleanup/apt/lists \
-		--customize-hook='chroot "$1" apt-get -y -q --no-install-recommends --download-only install postfix' \
-		--customize-hook='touch "$1/.complete"' \
+		--customize-hook="for p in $fetched; do chroot \"\$1\" apt-get -y -q --no-install-recommends --download-only install \$p; done" \
+		--customize-hook="echo '$installed $fetched' >\"\$1/.complete\"" \
 		"$suite" "$base" "$mirror"
 fi
 
