@@ -27,23 +27,23 @@ need autopkgtest autopkgtest
 need_build
 install_needs
 
+# Mounts are seen here only, and go when this script does.
+if [ -z "${LMTPD_PACKAGE_NAMESPACE:-}" ]; then
+	LMTPD_PACKAGE_NAMESPACE=1 exec unshare --mount "$0" "$@"
+fi
+
 mkdir -p "$work"
 # Postfix and Exim are fetched and not installed: the steps do that, without a network.
 installed=systemd,systemd-sysv,dbus,procps,iproute2,passwd
 fetched='postfix exim4-daemon-light'
 if [ "$(cat "$base/.complete" 2>/dev/null)" != "$installed $fetched" ]; then
 	say "making Debian $suite, once"
-	rm -rf "$base"
+	rm -rf --one-file-system "$base"
 	mmdebstrap --variant=apt --include="$installed" --components=main \
 		--skip=cleanup/apt,cleanup/apt/lists \
 		--customize-hook="for p in $fetched; do chroot \"\$1\" apt-get -y -q --no-install-recommends --download-only install \$p; done" \
 		--customize-hook="echo '$installed $fetched' >\"\$1/.complete\"" \
 		"$suite" "$base" "$mirror"
-fi
-
-# Mounts are seen here only, and go when this script does.
-if [ -z "${LMTPD_PACKAGE_NAMESPACE:-}" ]; then
-	LMTPD_PACKAGE_NAMESPACE=1 exec unshare --mount "$0" "$@"
 fi
 
 run=$(mktemp -d "$work/run.XXXXXX")

@@ -31,10 +31,15 @@ need mkfs.ext4 e2fsprogs
 need_build
 install_needs
 
+# Mounts are seen here only, and go when this script does.
+if [ -z "${LMTPD_VM_NAMESPACE:-}" ]; then
+	LMTPD_VM_NAMESPACE=1 exec unshare --mount "$0" "$@"
+fi
+
 mkdir -p "$vm" "$work"
 if [ ! -e "$base/.complete" ]; then
 	say "making Debian $suite with its kernel, once"
-	rm -rf "$base"
+	rm -rf --one-file-system "$base"
 	# Postfix is installed here, where it takes less time.
 	mmdebstrap --variant=apt --components=main --skip=cleanup/apt,cleanup/apt/lists \
 		--include=systemd,systemd-sysv,dbus,procps,iproute2,passwd,apparmor,apparmor-utils,quota,postfix,linux-image-cloud-amd64 \
