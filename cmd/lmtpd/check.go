@@ -44,7 +44,6 @@ func check(out io.Writer, path string) error {
 		}
 		more = append(more, c.checkHomes(agent, newDaemonView(c, path, "/proc"))...)
 	}
-	}
 	found = append(found, more...)
 	found.sort()
 	if found.fatal() {
