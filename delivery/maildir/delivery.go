@@ -46,6 +46,7 @@ type delivery struct {
 	root, new, tmp, file int // descriptors, -1 if closed; new is that of sub
 	sizes                int // of maildirsize, to append to
 
+	asks    bool  // whether there is room; there is no message
 	usageAt int64 // length of the maildirsize that res.Usage was before the message; -1: not known
 
 	disk    disk        // what is known of the file system of new/

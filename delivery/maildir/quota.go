@@ -188,6 +188,9 @@ func (d *delivery) checkQuota(size int64) error {
 	if err := d.judge(box, &limit, size); err != nil {
 		return err
 	}
+	if d.asks {
+		return nil // it is mail that is taken which ends the time of refusals
+	}
 	if !limit.Exempt {
 		unix.Unlinkat(box, overFile, 0)
 	}
@@ -230,6 +233,7 @@ func (d *delivery) judge(box int, limit *Quota, size int64) error {
 // that of a delivery.
 func (w *Writer) CheckQuota(ctx context.Context, t Target, size int64) (Usage, error) {
 	d := newDelivery(ctx, w, &Body{}, &t, 0)
+	d.asks = true
 	err := d.check()
 	if err == nil {
 		err = d.asOwner(func() error {
