@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -21,6 +22,9 @@ type Auth struct {
 	// Required refuses all but AUTH, HELO, EHLO, LHLO, STARTTLS, NOOP, RSET and QUIT
 	// with 530 until the client has authenticated.
 	Required bool
+	// LoginPrompts are the two challenges of LOGIN; default "User Name" and "Password",
+	// each with a NUL behind it. Some clients want "Username:" and "Password:".
+	LoginPrompts [2]string
 	// AllowPlaintext offers PLAIN and LOGIN without TLS too. Only where nobody can
 	// listen: on a Unix socket or a test.
 	AllowPlaintext bool
@@ -34,7 +38,8 @@ type Identity struct {
 	Value     any    // the authenticator's own
 }
 
-// Authenticator checks a name and password. It returns an identity, or an error:
+// Authenticator checks a name and password. It returns an identity, with nil or with a
+// Reply of 2yz for its own words (235 in place of whatever its code is), or an error:
 // ErrCredentials for a wrong name or password (535 5.7.8), a Reply for its own words,
 // and anything else for what may be better later (454 4.7.0).
 type Authenticator interface {
@@ -160,13 +165,17 @@ const maxAuthSteps = 100
 func (s *Session) authenticate(ctx context.Context, name string, m Mechanism, response []byte) Reply {
 	for range maxAuthSteps {
 		challenge, id, err := m.Next(ctx, response)
-		if err != nil {
+		var r Reply
+		if err != nil && !(id != nil && errors.As(err, &r) && r.OK()) {
 			return s.authFailed(ctx, err)
 		}
 		if id != nil {
 			id.Mechanism = name
 			s.Identity = id
-			return replyAuthOK
+			if r.Code != 0 {
+				r.Code = replyAuthOK.Code
+			}
+			return r.or(replyAuthOK)
 		}
 		line, err := s.Prompt(ctx, Reply{Code: 334, Text: base64.StdEncoding.EncodeToString(challenge)})
 		if err != nil {
@@ -214,6 +223,11 @@ func (s *Session) Prompt(_ context.Context, r Reply) ([]byte, error) {
 	return bytes.TrimSuffix(line, []byte("\r")), nil
 }
 
+// Push sends a reply ahead of the one that the command will have, for a command that
+// has several, as DATA has in LMTP; a client that does not expect it is out of step. It
+// is for hooks and Verb.Serve, in the session's goroutine.
+func (s *Session) Push(r Reply) { s.put(r.or(replyOK)) }
+
 // maxAuthLine is the length of a line of an exchange, with its CR LF (RFC 4954
 // section 4.5).
 const maxAuthLine = 12288
@@ -239,13 +253,14 @@ type loginAuth struct {
 }
 
 func (l *loginAuth) Next(ctx context.Context, response []byte) ([]byte, *Identity, error) {
+	prompts := &l.s.srv.Auth.LoginPrompts
 	switch {
 	case l.asked == 0 && response == nil:
 		l.asked = 1
-		return []byte("User Name\x00"), nil, nil
+		return []byte(cmp.Or(prompts[0], "User Name\x00")), nil, nil
 	case l.asked < 2:
 		l.asked, l.user = 2, string(response)
-		return []byte("Password\x00"), nil, nil
+		return []byte(cmp.Or(prompts[1], "Password\x00")), nil, nil
 	}
 	return check(ctx, l.s, "LOGIN", "", l.user, string(response))
 }

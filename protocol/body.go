@@ -151,57 +151,74 @@ func (b *Body) step() []byte {
 	return span
 }
 
+// check looks for the first fault of the content, wherever it is cut into spans.
 func (b *Body) check(span []byte) {
+	fault, at := Reply{}, len(span)
 	if b.limit > 0 && b.size > b.limit {
-		b.refuse(replyTooMuch)
-		return
+		fault, at = replyTooMuch, len(span)-int(b.size-b.limit)
 	}
 	if b.lineMax > 0 {
-		b.checkLines(span)
+		if i := b.longLine(span[:at]); i >= 0 {
+			fault, at = replyLongLine, i
+		}
 	}
 	if b.strict {
-		b.checkNewlines(span)
+		if i := b.loneNewline(span[:at]); i >= 0 {
+			fault = replyBareInData
+		}
+	}
+	if fault.Code != 0 {
+		b.refuse(fault)
 	}
 }
 
-func (b *Body) checkLines(span []byte) {
-	for len(span) > 0 {
-		i := bytes.IndexByte(span, '\n')
-		if i < 0 {
-			b.line += len(span)
-			span = nil
-		} else {
-			b.line += i + 1
-			span = span[i+1:]
+// longLine is where span goes beyond the limit of a line; -1 if it does not.
+func (b *Body) longLine(span []byte) int {
+	for at := 0; at < len(span); {
+		i, end := bytes.IndexByte(span[at:], '\n'), len(span)
+		if i >= 0 {
+			end = at + i + 1
 		}
-		if b.line > b.lineMax {
-			b.refuse(replyLongLine)
-			return
+		if b.line+end-at > b.lineMax {
+			return at + b.lineMax - b.line
 		}
+		b.line += end - at
 		if i >= 0 {
 			b.line = 0
 		}
+		at = end
 	}
+	return -1
 }
 
-// checkNewlines refuses a CR or LF that stands alone, across spans too.
-func (b *Body) checkNewlines(span []byte) {
-	if b.cr {
-		if span[0] != '\n' {
-			b.refuse(replyBareInData)
-			return
-		}
-		span = span[1:]
-	}
+// loneNewline is where it shows that a CR or LF in span stands alone, or that the CR
+// before it does; -1 if none does.
+func (b *Body) loneNewline(span []byte) int {
 	n := len(span)
-	b.cr = n > 0 && span[n-1] == '\r'
-	pairs, crs := bytes.Count(span, crlf), bytes.Count(span, crlf[:1])
+	if n == 0 {
+		return -1
+	}
+	before := b.cr
+	b.cr = span[n-1] == '\r'
+	pairs, crs, lfs := bytes.Count(span, crlf), bytes.Count(span, crlf[:1]), bytes.Count(span, crlf[1:])
 	if b.cr {
 		crs-- // its LF may come with the next span
 	}
-	if crs != pairs || bytes.Count(span, crlf[1:]) != pairs {
-		b.refuse(replyBareInData)
+	if before && span[0] == '\n' {
+		lfs--
+	} else if before {
+		return 0
 	}
+	if crs == pairs && lfs == pairs {
+		return -1
+	}
+	for i, c := range span {
+		if (c == '\n') != before {
+			return i
+		}
+		before = c == '\r'
+	}
+	return -1
 }
 
 var crlf = []byte("\r\n")

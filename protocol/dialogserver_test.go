@@ -189,6 +189,10 @@ func (ds *dialogServer) auth(words string) {
 				return &protocol.Identity{User: user, Authzid: authzid}, nil
 			case user == "down":
 				return nil, errors.New("the database at /var/lib is down")
+			case user == "ann":
+				return &protocol.Identity{User: user}, protocol.Replyf(250, protocol.Enhanced{2, 7, 0}, "Welcome back")
+			case user == "bob":
+				return nil, protocol.Replyf(250, protocol.Enhanced{2, 7, 0}, "nobody")
 			case user == "locked":
 				return nil, protocol.Replyf(525, protocol.Enhanced{5, 7, 13}, "Account disabled")
 			case user == "nobody":
@@ -198,6 +202,9 @@ func (ds *dialogServer) auth(words string) {
 		}),
 		AllowPlaintext: strings.Contains(words, "plaintext"),
 		Required:       strings.Contains(words, "required"),
+	}
+	if strings.Contains(words, "prompts") {
+		ds.srv.Auth.LoginPrompts = [2]string{"Username:", "Password:"}
 	}
 	if strings.Contains(words, "echo") {
 		ds.srv.Auth.Mechanisms = map[string]func(*protocol.Session) protocol.Mechanism{
@@ -276,7 +283,7 @@ func (ds *dialogServer) hook(name string) error {
 		}
 	case "verbs":
 		ds.srv.Verbs = map[string]protocol.Verb{
-			"NOW": {Syntax: "NOW [zone]", Keyword: "NOW UTC", NeedHello: true,
+			"NOW": {Syntax: "NOW [zone]", SyntaxExtended: " [SP <clock>]", Keyword: "NOW UTC", NeedHello: true,
 				Serve: func(_ context.Context, _ *protocol.Session, zone string) protocol.Reply {
 					return protocol.Replyf(250, protocol.Enhanced{}, "twelve o'clock in %s", zone)
 				}},
@@ -286,6 +293,11 @@ func (ds *dialogServer) hook(name string) error {
 				return protocol.Replyf(250, protocol.Enhanced{}, "mine")
 			}},
 			"VRFY": {},
+			"COUNT": {Serve: func(_ context.Context, s *protocol.Session, _ string) protocol.Reply {
+				s.Push(protocol.Reply{})
+				s.Push(protocol.Replyf(250, protocol.Enhanced{2, 1, 0}, "two"))
+				return protocol.Replyf(450, protocol.Enhanced{}, "three")
+			}},
 		}
 	case "rfc2033":
 		ds.srv.Hostname = "foo.edu"

@@ -12,6 +12,9 @@ type Verb struct {
 	// Syntax is what HELP tells, such as "NOW [zone]"; without it HELP does not
 	// list the verb.
 	Syntax string
+	// SyntaxExtended is what it tells behind that in a session that began with EHLO or
+	// LHLO, such as " [SP <parameters>]".
+	SyntaxExtended string
 	// Keyword is the line of the EHLO reply that announces the verb; "" for none.
 	Keyword string
 	// NeedHello refuses the verb with 503 before HELO, EHLO or LHLO.
@@ -80,7 +83,11 @@ func (s *Session) helps() (all [][2]string) {
 	}
 	for name, v := range s.srv.Verbs {
 		if v.Syntax != "" && v.available(s) {
-			all = append(all, [2]string{name, v.Syntax})
+			syntax := v.Syntax
+			if s.Extended {
+				syntax += v.SyntaxExtended
+			}
+			all = append(all, [2]string{name, syntax})
 		}
 	}
 	slices.SortFunc(all, func(a, b [2]string) int { return strings.Compare(a[0], b[0]) })
