@@ -45,9 +45,9 @@ func (i *idleState) unwelcome(srv *Server) bool {
 	return srv.closing.Load() && (i.settled || !time.Now().Before(srv.closeBy))
 }
 
-// arm sets the deadline for the whole of a command: octets that trickle in do not
-// move it.
-func (i *idleState) arm(conn net.Conn, srv *Server) error {
+// arm sets the deadline for the whole of a command, d from now on where that is
+// positive: octets that trickle in do not move it.
+func (i *idleState) arm(conn net.Conn, srv *Server, d time.Duration) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.interruptible && i.why.Code != 0 {
@@ -56,15 +56,24 @@ func (i *idleState) arm(conn net.Conn, srv *Server) error {
 	if !i.armed {
 		i.armed = true
 		var deadline time.Time
-		if d := srv.timeouts.Command; d > 0 {
+		if d > 0 {
 			deadline = time.Now().Add(d)
 		}
-		if i.interruptible && srv.closing.Load() && !i.unwelcome(srv) {
+		if i.interruptible && srv.closing.Load() && (d <= 0 || srv.closeBy.Before(deadline)) {
 			deadline = srv.closeBy
 		}
 		conn.SetReadDeadline(deadline)
 	}
 	return nil
+}
+
+// hold is begin and arm for what comes before commands, a PROXY header or a handshake.
+// Who is silent then must neither take the place of others nor hold up Shutdown.
+func (i *idleState) hold(conn net.Conn, srv *Server, d time.Duration) error {
+	if err := i.begin(true, srv); err != nil {
+		return err
+	}
+	return i.arm(conn, srv, d)
 }
 
 // busy notes that the session has a command to work on.
@@ -86,6 +95,11 @@ func (i *idleState) reason() Reply {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.why
+}
+
+// ended reports whether a wait has ended with err because the server wanted it to.
+func (i *idleState) ended(err error) bool {
+	return err == errInterrupted || err != nil && i.reason().Code != 0
 }
 
 // mayBegin reports whether the session may begin a transaction.

@@ -19,7 +19,7 @@ func (srv *Server) admit(s *Session) (Reply, error) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	srv.arriving--
-	if srv.closing.Load() && !time.Now().Before(srv.closeBy) || srv.isDrained() {
+	if srv.closing.Load() && (srv.forced || !time.Now().Before(srv.closeBy)) || srv.isDrained() {
 		srv.checkDrained()
 		return replyShutdown, ErrServerClosed
 	}
@@ -130,6 +130,7 @@ func (srv *Server) Close() error {
 	srv.beginClosing()
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
+	srv.forced = true
 	for s := range srv.sessions {
 		s.cancel()
 		s.conn.Close()

@@ -14,11 +14,16 @@ func (s *Session) proxied(ctx context.Context) error {
 	if c, ok := conn.(*tls.Conn); ok {
 		conn = c.NetConn() // the header comes before TLS
 	}
-	if d := s.srv.timeouts.Proxy; d > 0 {
-		conn.SetReadDeadline(time.Now().Add(d))
+	err := s.idle.hold(conn, s.srv, s.srv.timeouts.Proxy)
+	var h *ProxyHeader
+	if err == nil {
+		h, err = readProxyHeader(conn)
 	}
-	h, err := readProxyHeader(conn)
-	if err != nil {
+	s.idle.busy()
+	switch {
+	case s.idle.ended(err):
+		return errInterrupted
+	case err != nil:
 		err = fmt.Errorf("protocol: PROXY header: %w", err)
 		call1(s.srv.Policy.Failure, ctx, s, err) // there is nobody to reply to
 		return err

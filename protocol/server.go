@@ -118,6 +118,7 @@ type Server struct {
 	sessions  map[*Session]struct{}
 	evicting  int           // sessions told to make room that are not gone yet
 	arriving  int           // connections accepted that are not among the sessions yet
+	forced    bool          // closing by Close: nobody is let in
 	closing   atomic.Bool   // set under mu, read by sessions without it
 	closeBy   time.Time     // set before closing: when newcomers have to be gone
 	stop      chan struct{} // closed when closing begins

@@ -109,7 +109,11 @@ func (s *Session) serve(ctx context.Context) (err error) {
 		s.trust = f(s)
 	}
 	if s.trust&TrustProxy != 0 {
-		if err := s.proxied(ctx); err != nil {
+		switch err := s.proxied(ctx); err {
+		case nil:
+		case errInterrupted: // there is nobody to reply to
+			return nil
+		default:
 			return err
 		}
 	}
@@ -228,7 +232,7 @@ func (s *Session) wait() error {
 	if s.tx == nil {
 		s.wire.shrink()
 	}
-	return s.idle.arm(s.conn, s.srv)
+	return s.idle.arm(s.conn, s.srv, s.srv.timeouts.Command)
 }
 
 // lost ends the session after an error of the connection.

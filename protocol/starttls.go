@@ -44,10 +44,19 @@ func (s *Session) startTLS(ctx context.Context, arg []byte) Reply {
 
 // handshake brings the session to TLS.
 func (s *Session) handshake(ctx context.Context, c *tls.Conn) Reply {
-	if d := s.srv.timeouts.Handshake; d > 0 {
-		s.conn.SetDeadline(time.Now().Add(d))
+	d := s.srv.timeouts.Handshake
+	if d > 0 {
+		s.conn.SetWriteDeadline(time.Now().Add(d))
 	}
-	if err := c.HandshakeContext(ctx); err != nil {
+	err := s.idle.hold(s.conn, s.srv, d)
+	if err == nil {
+		err = c.HandshakeContext(ctx)
+	}
+	s.idle.busy()
+	switch {
+	case s.idle.ended(err):
+		return Reply{Code: 421, Then: CloseNow}
+	case err != nil:
 		s.err = fmt.Errorf("protocol: TLS handshake: %w", err)
 		call1(s.srv.Policy.Failure, ctx, s, s.err) // there is nobody to reply to
 		return Reply{Code: 421, Then: CloseNow}
