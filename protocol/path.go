@@ -227,7 +227,9 @@ func validDomain(s string) bool {
 			return false
 		}
 		for i := 1; i < len(s)-1; i++ {
-			if c := s[i]; c <= ' ' || c >= 0x7f || c == '[' || c == ']' || c == '\\' {
+			// RFC 5321 allows quotes and angle brackets too, which no address has, and
+			// which others would take for the end of something.
+			if c := s[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`[]\"<>`, c) >= 0 {
 				return false
 			}
 		}

@@ -38,7 +38,7 @@ func TestParsePath(t *testing.T) {
 	for _, in := range []string{
 		"", " ", "@example.org", "user@", "user@@example.org", "a@b@c", "a b@example.org", `"a@example.org`, `"a"b@example.org`,
 		`""@example.org`, `"a\`, "a\x00b@example.org", "\"a\nb\"@example.org", "\"a\\\x01\"@example.org", "user@.example.org", "user@example..org",
-		"user@exa mple.org", "user@[", "user@[]", "user@[a", "user@[a]b", "user@[a[b]", "a,b@example.org", "a<b@example.org", "a(b@example.org", "a[b@example.org",
+		"user@exa mple.org", "user@[", "user@[]", "user@[a", "user@[a]b", "user@[a[b]", `user@[a"]`, "user@[a>b]", "a,b@example.org", "a<b@example.org", "a(b@example.org", "a[b@example.org",
 		"@a.example user@example.org", "@a..b:user@example.org", "@:user@example.org", strings.Repeat("a", 255), "\xff@example.org", "\"\xff\"@example.org",
 	} {
 		if p, err := protocol.ParsePath(in, true); err == nil {
