@@ -1,7 +1,6 @@
 package test
 
 import (
-	"context"
 	"net"
 	netsmtp "net/smtp"
 	"os"
@@ -59,38 +58,10 @@ func TestGoSMTP(t *testing.T) {
 	}, []byte(clientMessage))
 }
 
-// secureServer is an SMTP server that wants STARTTLS, and joe to authenticate.
-func secureServer(t *testing.T) (*protocoltest.Server, *protocoltest.Recorder) {
-	t.Helper()
-	rec := protocoltest.NewRecorder()
-	srv := protocoltest.NewUnstartedServer(protocol.SMTP, rec)
-	srv.UseTLS()
-	srv.Config.TLSNeeded = true
-	srv.Config.Auth = protocol.Auth{Required: true, Check: protocol.AuthenticatorFunc(
-		func(_ context.Context, _ *protocol.Session, _, _, user, password string) (*protocol.Identity, error) {
-			if user == "joe" && password == "secret" {
-				return &protocol.Identity{User: user}, nil
-			}
-			return nil, protocol.ErrCredentials
-		})}
-	srv.Start()
-	t.Cleanup(srv.Close)
-	return srv, rec
-}
-
-const secureMessage = "Subject: secured\r\n\r\n.dot\r\n"
-
-func checkSecured(t *testing.T, m protocoltest.Message) {
-	t.Helper()
-	if m.From != "joe@example.org" || !strings.HasSuffix(m.With, "SMTPSA") || !strings.HasSuffix(string(m.Body), "\r\n\r\n.dot\r\n") {
-		t.Errorf("message %+v", m)
-	}
-}
-
 // TestNetSMTP: Go's own client, with STARTTLS and AUTH PLAIN.
 func TestNetSMTP(t *testing.T) {
 	t.Parallel()
-	srv, rec := secureServer(t)
+	srv, rec := secureServer(t, protocol.SMTP)
 	c, err := netsmtp.Dial(srv.Addr)
 	if err != nil {
 		t.Fatal(err)
@@ -136,7 +107,7 @@ func TestNetSMTP(t *testing.T) {
 // TestSecureClients: STARTTLS and AUTH with programs that others wrote.
 func TestSecureClients(t *testing.T) {
 	t.Parallel()
-	srv, rec := secureServer(t)
+	srv, rec := secureServer(t, protocol.SMTP)
 	host, port, _ := strings.Cut(srv.Addr, ":")
 	t.Run("Python", func(t *testing.T) {
 		python := need(t, "/usr/bin/python3")[0]
@@ -206,7 +177,7 @@ require('nodemailer').createTransport(options)
 		}
 	})
 	t.Run("SMTP", func(t *testing.T) {
-		srv, rec := secureServer(t)
+		srv, rec := secureServer(t, protocol.SMTP)
 		send(t, srv.Addr, `"requireTLS": true, "tls": {"rejectUnauthorized": false}, "auth": {"user": "joe", "pass": "secret"}`)
 		checkSecured(t, rec.Next(t))
 	})

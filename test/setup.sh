@@ -25,6 +25,7 @@ xfsprogs           /usr/sbin/mkfs.xfs
 btrfs-progs        /usr/bin/btrfs
 libgnutls-dane0    /usr/share/doc/libgnutls-dane0
 libidn12           /usr/share/doc/libidn12
+libsasl2-modules   /usr/share/doc/libsasl2-modules
 libnsl2            /usr/share/doc/libnsl2
 libnss-extrausers  /usr/share/doc/libnss-extrausers
 prometheus         /usr/bin/promtool
