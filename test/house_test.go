@@ -25,7 +25,7 @@ const module = "github.com/lmtpd/lmtpd"
 // not here has no business in the tree.
 var mayImport = map[string][]string{
 	"cmd/lmtpd": {
-		module + "/delivery", module + "/delivery/maildir", module + "/delivery/writer", module + "/delivery/command", module + "/confine", module + "/protocol", module + "/protocol/relay", module + "/userdb",
+		module + "/delivery", module + "/delivery/maildir", module + "/delivery/pipe", module + "/delivery/relay", module + "/delivery/writer", module + "/delivery/command", module + "/confine", module + "/protocol", module + "/protocol/relay", module + "/userdb",
 		"github.com/spf13/cobra", "github.com/pelletier/go-toml/v2", "github.com/coreos/go-systemd/v22",
 		"github.com/prometheus/client_golang",
 	},
@@ -33,6 +33,7 @@ var mayImport = map[string][]string{
 	"delivery/command":      {},
 	"delivery/writer":       {module + "/delivery/maildir", "golang.org/x/sys/unix"},
 	"delivery":              {module + "/delivery/maildir", module + "/delivery/command", module + "/protocol", module + "/userdb"},
+	"delivery/pipe":         {module + "/delivery", module + "/delivery/command", module + "/protocol"},
 	"delivery/relay":        {module + "/delivery", module + "/protocol"},
 	"delivery/maildir":      {"golang.org/x/sys/unix", "github.com/emersion/go-maildir"},
 	"protocol":              {},

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -87,7 +88,9 @@ func (r *Runner) Run(ctx context.Context, argv []string, stdin io.Reader) (Resul
 	cmd.SysProcAttr = attr
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = grace
-	err = cmd.Run()
+	if err = start(cmd); err == nil {
+		err = cmd.Wait()
+	}
 	if cmd.Process != nil {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // children that it has left behind
 	}
@@ -105,6 +108,22 @@ func (r *Runner) Run(ctx context.Context, argv []string, stdin io.Reader) (Resul
 	}
 	res.Status = 0
 	return res, nil
+}
+
+// start starts a program from a thread without ambient capabilities (capabilities(7)),
+// which would be the program's too. Nothing else needs them: they are for programs that
+// are started. Descriptors that this process was started with do not go on either; those
+// that it has opened never do.
+func start(cmd *exec.Cmd) error {
+	const prCapAmbient, clearAll = 47, 4
+	const closeRange, closeOnExec = 436, 4 // close_range(2); an older kernel than Linux 5.11 does not know it
+	syscall.RawSyscall(closeRange, 3, 1<<32-1, closeOnExec)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if _, _, errno := syscall.RawSyscall6(syscall.SYS_PRCTL, prCapAmbient, clearAll, 0, 0, 0, 0); errno != 0 && errno != syscall.EINVAL {
+		return os.NewSyscallError("prctl", errno) // EINVAL: before Linux 4.3, which has none
+	}
+	return cmd.Start()
 }
 
 // attributes give a program its account and a process group of its own.
@@ -159,9 +178,11 @@ func Check(args, names []string) error {
 }
 
 // Expand puts values in the place of "{name}" in arguments. "{{" is a brace. A value
-// with NUL cannot be an argument; one that begins an argument with "-" is ErrOption.
+// with NUL cannot be an argument; one that begins an argument with "-" is ErrOption,
+// unless "--" is an argument before it, behind which programs take no options.
 func Expand(args []string, values map[string]string) ([]string, error) {
 	expanded := make([]string, len(args))
+	options := true
 	for i, arg := range args {
 		text, err := ExpandText(arg, values)
 		if err != nil {
@@ -170,7 +191,8 @@ func Expand(args []string, values map[string]string) ([]string, error) {
 		if strings.Contains(text, "\x00") {
 			return nil, fmt.Errorf("NUL in argument %d", i)
 		}
-		if strings.HasPrefix(text, "-") && !strings.HasPrefix(arg, "-") {
+		options = options && arg != "--"
+		if options && strings.HasPrefix(text, "-") && !strings.HasPrefix(arg, "-") {
 			return nil, fmt.Errorf("%w: %q in place of %q", ErrOption, text, arg)
 		}
 		expanded[i] = text

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -176,6 +177,55 @@ func TestParallel(t *testing.T) {
 	}
 }
 
+// Ambient capabilities are for programs that are started, and this one has them for
+// other reasons.
+func TestNoAmbientCapabilities(t *testing.T) {
+	if os.Getenv("AMBIENT_TEST") != "" {
+		status := func() string {
+			res, err := (&Runner{}).Run(t.Context(), []string{"/bin/grep", "^Cap[PEA]", "/proc/self/status"}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return res.Output
+		}
+		own, err := os.ReadFile("/proc/self/status")
+		if err != nil || !strings.Contains(string(own), "\nCapAmb:\t00000000000000c0\n") {
+			t.Fatalf("%v: no ambient capabilities in\n%s", err, own)
+		}
+		if got := status(); strings.Count(got, "\t0000000000000000\n") != 3 {
+			t.Errorf("a program has\n%s", got)
+		}
+		return
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	program, err := os.ReadFile(self)
+	if err == nil {
+		err = os.WriteFile(dir+"/test", program, 0o755)
+	}
+	for d := dir; err == nil && d != "/"; d = filepath.Dir(d) {
+		err = os.Chmod(d, 0o755|os.ModeSticky)
+		if filepath.Dir(d) == os.TempDir() {
+			break
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("setpriv", "--reuid=64101", "--regid=64201", "--clear-groups", "--inh-caps=+setuid,+setgid", "--ambient-caps=+setuid,+setgid",
+		dir+"/test", "-test.run=^TestNoAmbientCapabilities$", "-test.v")
+	cmd.Dir, cmd.Env = "/", append(os.Environ(), "AMBIENT_TEST=1")
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 func TestExpand(t *testing.T) {
 	values := map[string]string{"address": "bob@example.org", "empty": "", "dash": "-rf", "nul": "a\x00b", "brace": "{dash}"}
 	for arg, want := range map[string]string{
@@ -190,6 +240,12 @@ func TestExpand(t *testing.T) {
 		if got, err := Expand([]string{"/bin/x", arg}, values); err == nil || errors.Is(err, ErrOption) != strings.Contains(arg, "dash") {
 			t.Errorf("%q: %q, %v", arg, got, err)
 		}
+	}
+	if got, err := Expand([]string{"/bin/x", "-a", "--", "{dash}", "-{dash}"}, values); err != nil || !slices.Equal(got, []string{"/bin/x", "-a", "--", "-rf", "--rf"}) {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, err := Expand([]string{"/bin/x", "{dash}", "--"}, values); !errors.Is(err, ErrOption) {
+		t.Error(err)
 	}
 	names := []string{"address"}
 	if err := Check([]string{"/bin/x", "-a", "{address}"}, names); err != nil {
