@@ -54,6 +54,10 @@ func buildAgent(c *config, log *slog.Logger) (*delivery.Agent, error) {
 	if err != nil {
 		return nil, configErrors{c.doc.fault(c.doc.line("delivery.headers"), "delivery.headers", err.Error(), `write ["Received"]`)}
 	}
+	transports, err := c.buildTransports(log)
+	if err != nil {
+		return nil, err
+	}
 	crlf := c.Mailbox.Newlines == newlinesCRLF
 	memory := int64(c.Limits.MemoryBody)
 	if memory == 0 {
@@ -71,6 +75,7 @@ func buildAgent(c *config, log *slog.Logger) (*delivery.Agent, error) {
 		},
 		Spool:       delivery.Spool{Dir: c.StateDirectory, Memory: memory, CRLF: crlf},
 		Trace:       delivery.TraceOptions{Hostname: c.Hostname, CRLF: crlf, Fields: fields},
+		Transports:  transports,
 		Folders:     c.folders(),
 		Quota:       quota,
 		LoopCheck:   c.Delivery.LoopCheck,

@@ -20,6 +20,11 @@ func (c *config) programs() map[string][]string {
 			all[fmt.Sprintf("quota_warning[%d].command", i)] = w.Command
 		}
 	}
+	for i, t := range c.Transport {
+		if t.Type == transportPipe && len(t.Command) > 0 {
+			all[fmt.Sprintf("transport[%d].command", i)] = t.Command
+		}
+	}
 	return all
 }
 

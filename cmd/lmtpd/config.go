@@ -33,6 +33,7 @@ type config struct {
 	Limits         limitsConfig         `toml:"limits"`
 	Delivery       deliveryConfig       `toml:"delivery"`
 	Filing         []filingConfig       `toml:"filing"`
+	Transport      []transportConfig    `toml:"transport"`
 	QuotaWarning   []quotaWarningConfig `toml:"quota_warning"`
 	Commands       commandsConfig       `toml:"commands"`
 	Writer         writerConfig         `toml:"writer"`
@@ -40,7 +41,8 @@ type config struct {
 	Metrics        metricsConfig        `toml:"metrics"`
 	Status         statusConfig         `toml:"status"`
 
-	doc *document // where each key stands, for errors found later
+	doc            *document // where each key stands, for errors found later
+	inheritedPorts []int     // TCP ports of the sockets that systemd has passed
 }
 
 // listenConfig is one [[listen]]. An Address that is empty means a socket of this Name
@@ -102,6 +104,29 @@ type filingConfig struct {
 	Seen   bool   `toml:"seen" example:"false"`
 }
 
+// transportConfig is one [[transport]]: where mail goes besides into Maildirs. Which
+// fields count depends on Type.
+type transportConfig struct {
+	Name    string        `toml:"name" example:"\"backends\""`
+	Type    transportType `toml:"type" example:"\"relay\""`
+	Domains []string      `toml:"domains" example:"[\"lists.example.org\"]"` // of recipients whose record names none; lower case
+
+	Protocol    listenProto `toml:"protocol" example:"\"lmtp\""`
+	Hosts       []string    `toml:"hosts" example:"[\"tcp:10.0.0.1:24\"]"` // none: the user record's
+	Port        int         `toml:"port" example:"24"`                     // of the user record's host
+	TLS         tlsMode     `toml:"tls" example:"\"required\""`
+	CAFile      string      `toml:"ca_file" example:"\"/etc/lmtpd/ca.pem\""` // "": those of the system
+	IdleTimeout duration    `toml:"idle_timeout" example:"\"30s\""`
+
+	Command    []string `toml:"command" example:"[\"/usr/local/bin/tickets\", \"{detail}\"]"`
+	WritePaths []string `toml:"write_paths" example:"[\"/var/spool/tickets\"]"` // directories, for a process that is confined
+
+	Parallel int      `toml:"parallel" example:"20"` // connections to one host, or programs
+	Timeout  duration `toml:"timeout" example:"\"5m\""`
+
+	Path string `toml:"path" example:"\"/var/lib/lmtpd/shown\""` // "": the log; "-": standard output
+}
+
 // quotaWarningConfig is one [[quota_warning]]: who is told that a mailbox fills up.
 type quotaWarningConfig struct {
 	Percent int      `toml:"percent" example:"90"`
@@ -131,6 +156,7 @@ type limitsConfig struct {
 
 // deliveryConfig is about one message on its way.
 type deliveryConfig struct {
+	Transport      string   `toml:"transport" example:"\"maildir\""`                                     // "maildir", or the name of a [[transport]]
 	Headers        []string `toml:"headers" example:"[\"Return-Path\", \"Delivered-To\", \"Received\"]"` // see delivery.TraceFields
 	LoopCheck      bool     `toml:"loop_check" example:"true"`
 	MaxReceived    int      `toml:"max_received" example:"100"`
@@ -199,6 +225,7 @@ func defaultConfig() *config {
 			ParallelDeliveries: 64,
 		},
 		Delivery: deliveryConfig{
+			Transport:      "maildir",
 			Headers:        []string{"Return-Path", "X-Original-To", "Delivered-To", "Received"},
 			LoopCheck:      true,
 			MaxReceived:    100,
@@ -292,6 +319,7 @@ func (c *config) fillElements() {
 			l.Name = string(l.Protocol)
 		}
 	}
+	c.fillTransports()
 	for i := range c.Userdb {
 		u := &c.Userdb[i]
 		if !c.doc.has(fmt.Sprintf("userdb[%d].minimum_uid", i)) {

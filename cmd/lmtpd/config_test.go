@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 // loadText is parseConfig without what differs from machine to machine.
@@ -136,6 +137,12 @@ func TestSampleShowsTheDefaults(t *testing.T) {
 	}
 	want.Filing = []filingConfig{{Field: "X-Spam-Flag", Value: "YES", Folder: "Junk", Create: true}}
 	want.QuotaWarning = []quotaWarningConfig{{Percent: 90, Mail: "/etc/lmtpd/over-quota.txt", Command: []string{}}}
+	want.Transport = []transportConfig{
+		{Name: "relay", Type: transportRelay, Domains: []string{}, Protocol: protoLMTP, Hosts: []string{}, Port: 24, TLS: tlsOff, Parallel: 20, IdleTimeout: duration(30 * time.Second), Timeout: duration(5 * time.Minute)},
+		{Name: "pipe", Type: transportPipe, Command: []string{"/usr/local/bin/tickets", "--from={sender}", "--queue={detail}"}, WritePaths: []string{}, Parallel: 20, Timeout: duration(5 * time.Minute)},
+		{Name: "discard", Type: transportDiscard, Parallel: 20, Timeout: duration(5 * time.Minute)},
+		{Name: "debug", Type: transportDebug, Parallel: 20, Timeout: duration(5 * time.Minute)},
+	}
 	want.Mailbox.QuotaIgnore, want.Mailbox.QuotaWarn = []string{}, []int{}
 	c.doc, c.Hostname = nil, ""
 	if !reflect.DeepEqual(c, want) {

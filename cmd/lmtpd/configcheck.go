@@ -26,6 +26,7 @@ func (c *config) validate() {
 	c.validateUserdb()
 	c.validateMailbox()
 	c.validateCommands()
+	c.validateTransports()
 	c.validateLimits()
 	c.validateOperator()
 }

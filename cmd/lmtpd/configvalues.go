@@ -140,15 +140,17 @@ func (m mailMode) String() string { return fileMode(m).String() }
 
 // The words that a key may have.
 type (
-	listenProto string
-	userdbType  string
-	durability  string
-	syncOrder   string
-	newlines    string
-	overQuota   string
-	logLevel    string
-	logFormat   string
-	logTarget   string
+	listenProto   string
+	userdbType    string
+	durability    string
+	syncOrder     string
+	newlines      string
+	overQuota     string
+	transportType string
+	tlsMode       string
+	logLevel      string
+	logFormat     string
+	logTarget     string
 )
 
 const (
@@ -173,6 +175,16 @@ const (
 	overQuotaPermanent      overQuota = "permanent"       // 552 5.2.2
 	overQuotaTemporaryFirst overQuota = "temporary-first" // the one for a time, then the other
 
+	transportRelay   transportType = "relay"
+	transportPipe    transportType = "pipe"
+	transportDiscard transportType = "discard"
+	transportDebug   transportType = "debug"
+
+	tlsOff           tlsMode = "off"
+	tlsOpportunistic tlsMode = "opportunistic"
+	tlsRequired      tlsMode = "required"
+	tlsImplicit      tlsMode = "implicit"
+
 	newlinesLF   newlines = "lf"
 	newlinesCRLF newlines = "crlf"
 
@@ -191,6 +203,14 @@ const (
 
 func (v *overQuota) UnmarshalText(t []byte) error {
 	return oneOf(v, t, overQuotaTemporary, overQuotaPermanent, overQuotaTemporaryFirst)
+}
+
+// tlsModes are in the order of relay.Security.
+var tlsModes = []tlsMode{tlsOff, tlsOpportunistic, tlsRequired, tlsImplicit}
+
+func (v *tlsMode) UnmarshalText(t []byte) error { return oneOf(v, t, tlsModes...) }
+func (v *transportType) UnmarshalText(t []byte) error {
+	return oneOf(v, t, transportRelay, transportPipe, transportDiscard, transportDebug)
 }
 func (v *listenProto) UnmarshalText(t []byte) error { return oneOf(v, t, protoLMTP, protoSMTP) }
 func (v *userdbType) UnmarshalText(t []byte) error {

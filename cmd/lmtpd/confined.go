@@ -51,6 +51,11 @@ func (c *config) fileNeeds() (all []need) {
 			add(fmt.Sprintf("quota_warning[%d].mail", i), w.Mail)
 		}
 	}
+	for i, t := range c.Transport {
+		if t.CAFile != "" {
+			add(fmt.Sprintf("transport[%d].ca_file", i), t.CAFile)
+		}
+	}
 	return all
 }
 
@@ -61,6 +66,16 @@ func (c *config) frontNeeds() []need {
 	}})
 	for key, argv := range c.programs() {
 		all = append(all, need{key, confine.Path{Name: filepath.Dir(argv[0]), Access: readRun}})
+	}
+	for i, t := range c.Transport {
+		for _, p := range t.WritePaths {
+			all = append(all, need{fmt.Sprintf("transport[%d].write_paths", i), confine.Path{
+				Name: p, Access: confine.Read | confine.Write | confine.Dirs | confine.Remove | confine.Sockets,
+			}})
+		}
+		if strings.HasPrefix(t.Path, "/") {
+			all = append(all, need{fmt.Sprintf("transport[%d].path", i), confine.Path{Name: filepath.Dir(t.Path), Access: confine.Read | confine.Write}})
+		}
 	}
 	socket := func(key string, a socketAddress) {
 		if a.Network == "unix" {

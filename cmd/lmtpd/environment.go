@@ -56,6 +56,7 @@ func (c *config) checkEnvironment(inherited []string) configErrors {
 		report(false, "writer.front_user", err)
 		report(true, "writer.socket", checkWriterSocket(at))
 	}
+	c.checkTransports(report)
 	report(false, "state_directory", checkWritable(c.StateDirectory, "spooled messages"))
 	if strings.HasPrefix(c.Mailbox.Path, "/") && !strings.Contains(strings.ReplaceAll(c.Mailbox.Path, "%%", ""), "%") {
 		report(true, "mailbox.path", &valueError{"is one mailbox for all users", `use "~/Maildir", or a path with %u, or %n and %d`})

@@ -143,6 +143,12 @@ func (e *explainer) show(address string, x *delivery.Explanation, asked *askedDa
 	if u := x.User; u != nil {
 		e.line("user", "%s", describeUser(u))
 	}
+	if x.Transport != "" {
+		e.line("transport", "%s: %s", x.Transport, e.config.describeTransport(x.Transport, x.Host))
+		if x.Rcpt != x.Address.String() {
+			e.line("", "as %s", x.Rcpt)
+		}
+	}
 	if t := x.Target; t != nil {
 		from := "mailbox.path " + e.config.Mailbox.Path
 		if x.User.Mail != "" {

@@ -39,6 +39,16 @@ func newListeners(inherited []inheritedSocket, log *slog.Logger) *listeners {
 	return l
 }
 
+// ports are the TCP ports of the sockets that systemd has passed.
+func (l *listeners) ports() (list []int) {
+	for _, s := range l.inherited {
+		if a, ok := s.listener.Addr().(*net.TCPAddr); ok {
+			list = append(list, a.Port)
+		}
+	}
+	return list
+}
+
 // boundListener is one socket for one generation of servers. Closing the Listener ends
 // its Accept and leaves the socket to the next generation.
 type boundListener struct {

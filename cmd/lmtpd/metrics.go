@@ -102,6 +102,15 @@ func (m *metrics) zero() {
 	m.duplicates.WithLabelValues("message")
 }
 
+// transports makes the series of those that a configuration has exist.
+func (m *metrics) transports(c *config) {
+	for _, t := range c.Transport {
+		for _, status := range []string{"delivered", "deferred", "refused"} {
+			m.deliveries.WithLabelValues(t.Name, status)
+		}
+	}
+}
+
 func (m *metrics) outcome(o *delivery.Outcome) {
 	transport := o.Transport
 	if transport == "" {

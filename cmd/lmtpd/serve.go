@@ -180,6 +180,7 @@ func (d *daemon) start(c *config) error {
 	if err := c.checkCommands(os.Geteuid()); err != nil {
 		return err
 	}
+	c.inheritedPorts = d.listeners.ports()
 	agent, err := buildAgent(c, d.log)
 	if err != nil {
 		return err
@@ -199,6 +200,7 @@ func (d *daemon) start(c *config) error {
 	}
 	d.useWriter(client)
 	d.confineFront(c)
+	d.observer.metrics.transports(c)
 	d.observer.loaded(d.path, d.current.addresses(), databases)
 	return nil
 }
