@@ -199,6 +199,11 @@ func TestHandedOverOnce(t *testing.T) {
 	s := remembering(t)
 	s.agent.Transports = Transports{Named: map[string]Transport{"away": relay}, Default: "away"}
 	routed(t, s, map[string]string{"far": ""})
+	report, reported := s.agent.Report, make(chan struct{}, 10)
+	s.agent.Report = func(o Outcome) {
+		report(o)
+		reported <- struct{}{}
+	}
 	s.start(t)
 	body := "Received: from x by y (Postfix) id 4XyZ; date\r\n" + hello2
 	once := func(h Handover, lost bool, want string) {
@@ -206,9 +211,8 @@ func TestHandedOverOnce(t *testing.T) {
 		result <- h
 		c := s.client(t)
 		upToData(t, c, body, "", "far@example.org")
+		<-reported
 		if lost {
-			for n := len(s.reported()); n == len(s.reported()); {
-			}
 			c.Close()
 		} else {
 			if got := c.Reply(); !strings.HasPrefix(got, want) {
