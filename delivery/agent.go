@@ -47,6 +47,9 @@ type Agent struct {
 	// Report, if set, is told of each outcome too. It may be called from several
 	// goroutines at once.
 	Report func(Outcome)
+	// Noticed, if set, is told of each QuotaNotice: whether it went by "mail" or by
+	// "command", and why it did not.
+	Noticed func(by string, err error)
 
 	once   sync.Once
 	prefix string

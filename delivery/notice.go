@@ -91,19 +91,24 @@ func (a *Agent) background(w *QuotaWarning, by string, send func() (string, erro
 		log = slog.Default()
 	}
 	log = log.With("mailbox", w.User.Name, "to", w.Address, "percent", w.Percent, "by", by)
-	if a.notices.now.Add(1) > maxNotices {
-		a.notices.now.Add(-1)
-		log.Warn("quota notice not sent", "error", fmt.Sprintf("%d are on their way", maxNotices))
-		return
-	}
-	a.notices.over.Go(func() {
-		defer a.notices.now.Add(-1)
-		what, err := send()
+	over := func(what string, err error) {
+		if a.Noticed != nil {
+			a.Noticed(by, err)
+		}
 		if err != nil {
 			log.Warn("quota notice not sent", "error", err.Error())
 			return
 		}
 		log.Info("quota notice sent", "file", what)
+	}
+	if a.notices.now.Add(1) > maxNotices {
+		a.notices.now.Add(-1)
+		over("", fmt.Errorf("%d are on their way", maxNotices))
+		return
+	}
+	a.notices.over.Go(func() {
+		defer a.notices.now.Add(-1)
+		over(send())
 	})
 }
 

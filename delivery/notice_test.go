@@ -171,6 +171,12 @@ func TestNoticeBounds(t *testing.T) {
 	log := &lockedBuffer{}
 	s := newSite(t, "bob")
 	s.agent.Log = slog.New(slog.NewTextHandler(log, nil))
+	var failed []string
+	s.agent.Noticed = func(by string, err error) {
+		if err != nil {
+			failed = append(failed, by)
+		}
+	}
 	s.agent.Quota = &QuotaPolicy{Notices: []QuotaNotice{{At: 50, Command: []string{"/bin/true", "{address}"}}}, Commands: &command.Runner{Account: &command.Account{UID: 1, GID: 1}}}
 	w := &QuotaWarning{User: &userdb.User{Name: "bob"}, Address: "-x@example.org", Percent: 50}
 	s.agent.notify(w, nil, nil)
@@ -181,6 +187,9 @@ func TestNoticeBounds(t *testing.T) {
 	s.agent.Quota.Commands = nil
 	s.agent.notify(w, nil, nil)
 	s.agent.Wait()
+	if len(failed) != 3 {
+		t.Errorf("told of %q", failed)
+	}
 	for _, want := range []string{"would be taken for an option", "64 are on their way", "no program may be run"} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("no %q in %s", want, log.String())

@@ -24,6 +24,7 @@ type metrics struct {
 	duplicates *prometheus.CounterVec // by kind
 	overQuota  prometheus.Counter
 	stale      prometheus.Counter
+	notices    *prometheus.CounterVec // by way and outcome
 	errors     *prometheus.CounterVec // by errno
 	phases     [4]prometheus.Observer // lookup, spool, write, sync
 
@@ -51,6 +52,7 @@ func newMetrics() *metrics {
 	m.duplicates = prometheus.NewCounterVec(counter("duplicates_suppressed_total", "Copies not written because there was one: recipient named twice, or message that came again."), []string{"kind"})
 	m.overQuota = prometheus.NewCounter(counter("quota_refusals_total", "Recipients whose mailbox was full."))
 	m.stale = prometheus.NewCounter(counter("stale_files_removed_total", "Files of crashed deliveries removed from tmp/, as the deliveries after them have told."))
+	m.notices = prometheus.NewCounterVec(counter("quota_notices_total", "Quota warnings by the way they went, mail or command, and by what became of them."), []string{"by", "outcome"})
 	m.errors = prometheus.NewCounterVec(counter("delivery_errors_total", "Temporary failures by the error of the operating system; other: not from there."), []string{"errno"})
 	phases := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace: "lmtpd", Name: "delivery_phase_seconds", Buckets: latencies,
@@ -76,7 +78,7 @@ func newMetrics() *metrics {
 		ConstLabels: prometheus.Labels{"version": version(), "goversion": runtime.Version()},
 	})
 	info.Set(1)
-	m.registry.MustRegister(m.deliveries, m.bytes, m.duplicates, m.overQuota, m.stale, m.errors, phases, m.lookups, m.lookupTime,
+	m.registry.MustRegister(m.deliveries, m.bytes, m.duplicates, m.overQuota, m.stale, m.notices, m.errors, phases, m.lookups, m.lookupTime,
 		m.sessions, m.sessionsTotal, m.reloadGood, m.reloadTime, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.zero()
@@ -98,6 +100,10 @@ func (m *metrics) zero() {
 		m.errors.WithLabelValues(e.name)
 	}
 	m.errors.WithLabelValues("other")
+	for _, by := range []string{"mail", "command"} {
+		m.notices.WithLabelValues(by, "sent")
+		m.notices.WithLabelValues(by, "failed")
+	}
 	m.duplicates.WithLabelValues("recipient")
 	m.duplicates.WithLabelValues("message")
 }
@@ -137,6 +143,15 @@ func (m *metrics) outcome(o *delivery.Outcome) {
 		m.phases[2].Observe(o.Write.Seconds())
 		m.phases[3].Observe(o.Sync.Seconds())
 	}
+}
+
+// noticed is for delivery.Agent's Noticed.
+func (m *metrics) noticed(by string, err error) {
+	outcome := "sent"
+	if err != nil {
+		outcome = "failed"
+	}
+	m.notices.WithLabelValues(by, outcome).Inc()
 }
 
 // errnos are the errors that deliveries meet. The list bounds the label.

@@ -97,6 +97,8 @@ func TestMetrics(t *testing.T) {
 	o.outcome(deferredOutcome)
 	o.outcome(refusedOutcome)
 	o.refused(errors.New("line 3"))
+	o.metrics.noticed("mail", nil)
+	o.metrics.noticed("mail", errors.New("full"))
 
 	code, text := scrape(t, filepath.Join(askable(t, o), "metrics.sock"), "/metrics")
 	if code != 200 {
@@ -109,6 +111,9 @@ func TestMetrics(t *testing.T) {
 		`lmtpd_delivered_bytes_total 1.048576e+06`,
 		`lmtpd_duplicates_suppressed_total{kind="recipient"} 1`,
 		`lmtpd_stale_files_removed_total 3`,
+		`lmtpd_quota_notices_total{by="mail",outcome="sent"} 1`,
+		`lmtpd_quota_notices_total{by="mail",outcome="failed"} 1`,
+		`lmtpd_quota_notices_total{by="command",outcome="failed"} 0`,
 		`lmtpd_duplicates_suppressed_total{kind="message"} 1`,
 		`lmtpd_quota_refusals_total 1`,
 		`lmtpd_delivery_errors_total{errno="EDQUOT"} 1`,

@@ -193,6 +193,7 @@ func (d *daemon) start(c *config) error {
 		d.counts.add(o)
 		d.observer.outcome(o)
 	}
+	agent.Noticed = d.observer.metrics.noticed
 	var databases []*lookupCounts
 	agent.Users, databases = d.observer.observe(agent.Users)
 	if err := d.startAgent(c, agent); err != nil {
