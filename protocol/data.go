@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"runtime/debug"
-	"time"
 )
 
 // data takes the message: RFC 5321 section 4.1.1.4, RFC 2033 section 4.2.
@@ -42,15 +41,12 @@ func (s *Session) data(ctx context.Context, arg []byte) Reply {
 // receive runs the handler on the arriving message and answers it: one reply for
 // each recipient, or a single one in SMTP mode.
 func (s *Session) receive(ctx context.Context, tx *Transaction, c *chunks) Reply {
-	outer := ctx
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	outer, inner := ctx, &deliverContext{session: ctx}
+	ctx = inner
+	defer inner.end()
 	s.await(tx)
-	var late *time.Timer
 	body := newBody(s, tx, c, func() {
-		if d := s.srv.timeouts.Deliver; d > 0 {
-			late = time.AfterFunc(d, func() { cancel(context.DeadlineExceeded) })
-		}
+		inner.complete(s.srv.timeouts.Deliver)
 		tx.dataComplete()
 	})
 	s.wire.grow()
@@ -62,9 +58,6 @@ func (s *Session) receive(ctx context.Context, tx *Transaction, c *chunks) Reply
 	defer tx.abandon() // whatever happens, a late Settle must find it over
 	err := s.deliver(ctx, tx, body)
 	body.drain()
-	if late != nil {
-		late.Stop()
-	}
 	s.chunks = nil
 	if !body.done {
 		s.over(tx, body, Reply{})

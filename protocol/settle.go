@@ -43,17 +43,17 @@ func (tx *Transaction) advance() (due bool) {
 	if tx.phase != settleReply || tx.Session.Mode != LMTP {
 		return false
 	}
-	s := tx.Session
+	s, later := tx.Session, false
 	for tx.sent < len(tx.results) && tx.results[tx.sent].Code != 0 {
 		last := tx.sent == len(tx.results)-1
 		if last && s.markReplies(tx) {
-			defer func() { due = false }() // one write for it and the replies to those commands
+			later = true // one write for it and the replies to those commands
 		}
 		s.wire.put(tx.results[tx.sent], tx.Mail.UTF8, s.enhanced())
 		tx.sent++
 		due = true
 	}
-	return due
+	return due && !later
 }
 
 // dataComplete lets the replies go: the message has arrived whole.
@@ -107,6 +107,15 @@ func (tx *Transaction) worst() (worst Reply) {
 		}
 	}
 	return worst
+}
+
+// count adds the outcomes to the server's counts.
+func (tx *Transaction) count(c *counters) {
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	for _, r := range tx.results {
+		c.reply(r)
+	}
 }
 
 // Results are the outcomes by index of Rcpts once the transaction is over; before

@@ -116,20 +116,20 @@ func (c *counters) reply(r Reply) {
 // over counts and traces a transaction that came as far as its data.
 func (s *Session) over(tx *Transaction, body *Body, single Reply) {
 	c := &s.srv.counters
-	var results []Reply
 	if body.done {
 		c.messages.Add(1)
 		c.octets.Add(uint64(body.size))
-		results = tx.Results()
 		if s.Mode == SMTP {
 			c.reply(single)
 		} else {
-			for _, r := range results {
-				c.reply(r)
-			}
+			tx.count(c)
 		}
 	}
 	if t := s.srv.Trace; t != nil && t.Message != nil {
+		var results []Reply
+		if body.done {
+			results = tx.Results()
+		}
 		t.Message(tx, body.size, results, time.Since(body.start))
 	}
 }
