@@ -57,6 +57,11 @@ func (c *config) checkEnvironment(inherited []string) configErrors {
 		report(true, "writer.socket", checkWriterSocket(at))
 	}
 	c.checkTransports(report)
+	for i, w := range c.QuotaWarning {
+		if len(w.Command) > 0 {
+			report(true, fmt.Sprintf("quota_warning[%d].command", i), checkProgram(w.Command[0]))
+		}
+	}
 	report(false, "state_directory", checkWritable(c.StateDirectory, "spooled messages"))
 	if strings.HasPrefix(c.Mailbox.Path, "/") && !strings.Contains(strings.ReplaceAll(c.Mailbox.Path, "%%", ""), "%") {
 		report(true, "mailbox.path", &valueError{"is one mailbox for all users", `use "~/Maildir", or a path with %u, or %n and %d`})

@@ -314,9 +314,7 @@ func (d *daemon) drain(sig os.Signal, signals <-chan os.Signal) error {
 			all.Go(func() { s.shutdown(context.Background()) })
 		}
 		all.Wait()
-		if agent := d.agents.current.Load(); agent != nil {
-			agent.Wait()
-		}
+		d.awaitNotices()
 	}()
 	for {
 		select {
@@ -331,6 +329,26 @@ func (d *daemon) drain(sig os.Signal, signals <-chan os.Signal) error {
 			d.log.Warn("stopped by a second signal: open transactions are cut off, their clients will try again", "signal", sig.String())
 			return &exitError{code: exitTemporary}
 		}
+	}
+}
+
+// noticePatience is how long the end of the daemon waits for quota warnings.
+const noticePatience = 10 * time.Second
+
+func (d *daemon) awaitNotices() {
+	agent := d.agents.current.Load()
+	if agent == nil {
+		return // a writer process
+	}
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		agent.Wait()
+	}()
+	select {
+	case <-over:
+	case <-time.After(noticePatience):
+		d.log.Warn("quota warnings are cut off")
 	}
 }
 
