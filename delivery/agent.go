@@ -34,6 +34,9 @@ type Agent struct {
 	Folders Folders
 	// Quota limits what a mailbox may hold; nil: nothing does, and no accounts are kept.
 	Quota *QuotaPolicy
+	// SingleInstance makes the copies for recipients with one owner one file with
+	// several names (maildir.Target.Share), whose header names no recipient.
+	SingleInstance bool
 	// LoopCheck refuses a message that was delivered to the same address before.
 	LoopCheck bool
 	// MaxReceived is how many Received fields a message may have; 0: any number.

@@ -88,6 +88,9 @@ func (a *Agent) deliver(ctx context.Context, m *message, settle func(i int, o Ou
 	if m.claim != nil {
 		m.claim.commit()
 	}
+	if a.SingleInstance {
+		a.share(m, targets, now)
+	}
 	others.start(ctx, finish)
 	defer others.wait()
 	a.write(ctx, m.spooled.Body, targets, func(i int, res maildir.Result) {

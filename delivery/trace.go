@@ -39,8 +39,10 @@ func (o *TraceOptions) now() time.Time {
 // none passes the 998 octets of RFC 5322 section 2.1.1 with any address that the
 // address rules let through. An empty line follows where the message has no header
 // of its own: without it a reader would take the text for one.
+//
+// Without a recipient it is the header of a file that several share: it has none of the
+// fields and clauses that name one.
 func (o *TraceOptions) header(m *message, r *recipient, now time.Time) []byte {
-	to := printable(r.addr.String())
 	b := make([]byte, 0, 512)
 	line := func(field TraceFields, parts ...string) {
 		if o.Fields.has(field) {
@@ -50,19 +52,24 @@ func (o *TraceOptions) header(m *message, r *recipient, now time.Time) []byte {
 			b = append(b, '\n')
 		}
 	}
-	orig := to
-	if r.orig != "" {
-		orig = printable(r.orig)
+	var to, orig string
+	if r != nil {
+		to = printable(r.addr.String())
+		if orig = to; r.orig != "" {
+			orig = printable(r.orig)
+		}
 	}
 	line(TraceReturnPath, "Return-Path: <", printable(m.from), ">")
 	if o.Fields.has(TraceDeliveryDate) {
 		line(TraceDeliveryDate, "Delivery-Date: ", now.Format("Mon, 2 Jan 2006 15:04:05 -0700"))
 	}
-	line(TraceEnvelopeTo, "Envelope-To: ", orig)
-	if r.orig != "" && r.orig != to {
-		line(TraceOriginalTo, "X-Original-To: ", orig)
+	if r != nil {
+		line(TraceEnvelopeTo, "Envelope-To: ", orig)
+		if r.orig != "" && r.orig != to {
+			line(TraceOriginalTo, "X-Original-To: ", orig)
+		}
+		line(TraceDeliveredTo, "Delivered-To: ", to)
 	}
-	line(TraceDeliveredTo, "Delivered-To: ", to)
 	b = append(b, "Received: "...)
 	b = append(b, m.received...)
 	b = append(b, "\n\tby "...)
@@ -74,9 +81,13 @@ func (o *TraceOptions) header(m *message, r *recipient, now time.Time) []byte {
 	}
 	b = append(b, " id "...)
 	b = append(b, m.id...)
-	b = append(b, "\n\tfor <"...)
-	b = append(b, to...)
-	b = append(b, ">; "...)
+	if r != nil {
+		b = append(b, "\n\tfor <"...)
+		b = append(b, to...)
+		b = append(b, ">; "...)
+	} else {
+		b = append(b, ";\n\t"...)
+	}
 	b = now.AppendFormat(b, "Mon, 2 Jan 2006 15:04:05 -0700")
 	b = append(b, '\n')
 	if m.spooled != nil && m.spooled.header.bare {

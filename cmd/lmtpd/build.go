@@ -73,14 +73,16 @@ func buildAgent(c *config, log *slog.Logger) (*delivery.Agent, error) {
 			RemoveStale: c.Mailbox.CleanTmp, Stale: logStale(log),
 			FileMode: os.FileMode(c.Mailbox.FileMode), DirMode: os.FileMode(c.Mailbox.DirectoryMode),
 		},
-		Spool:       delivery.Spool{Dir: c.StateDirectory, Memory: memory, CRLF: crlf},
-		Trace:       delivery.TraceOptions{Hostname: c.Hostname, CRLF: crlf, Fields: fields},
-		Transports:  transports,
-		Folders:     c.folders(),
-		Quota:       quota,
-		LoopCheck:   c.Delivery.LoopCheck,
-		MaxReceived: c.Delivery.MaxReceived,
-		Log:         log,
+		Spool:      delivery.Spool{Dir: c.StateDirectory, Memory: memory, CRLF: crlf},
+		Trace:      delivery.TraceOptions{Hostname: c.Hostname, CRLF: crlf, Fields: fields},
+		Transports: transports,
+		Folders:    c.folders(),
+		Quota:      quota,
+
+		SingleInstance: c.Mailbox.SingleInstance,
+		LoopCheck:      c.Delivery.LoopCheck,
+		MaxReceived:    c.Delivery.MaxReceived,
+		Log:            log,
 	}, nil
 }
 

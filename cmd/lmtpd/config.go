@@ -81,6 +81,8 @@ type mailboxConfig struct {
 	Newlines     newlines   `toml:"newlines" example:"\"lf\""`
 	CleanTmp     bool       `toml:"clean_tmp" example:"true"` // remove stale files
 
+	SingleInstance bool `toml:"single_instance" example:"true"` // copies of one owner are one file
+
 	FileMode      mailMode `toml:"file_mode" example:"\"0600\""`      // of messages
 	DirectoryMode mailMode `toml:"directory_mode" example:"\"0700\""` // of directories that are made
 

@@ -61,6 +61,7 @@ path          = "/var/mail/%d/%n"
 detail_folder = false
 durability    = "none"
 sync_order    = "strict"
+single_instance = true
 newlines = "crlf"
 [limits]
 message_size = 1_000_000
@@ -86,6 +87,7 @@ format = "json"
 	}
 	want.Mailbox.Path, want.Mailbox.Durability, want.Mailbox.Newlines = "/var/mail/%d/%n", durabilityNone, newlinesCRLF
 	want.Mailbox.DetailFolder, want.Mailbox.SyncOrder = false, syncOrderStrict
+	want.Mailbox.SingleInstance = true
 	want.Limits.MessageSize, want.Limits.MemoryBody = 1_000_000, 0
 	want.Limits.Sessions, want.Limits.CommandTimeout = 16, duration(90*60*1e9)
 	want.Delivery.LoopCheck = false

@@ -49,6 +49,9 @@ type delivery struct {
 	asks    bool  // whether there is room; there is no message
 	usageAt int64 // length of the maildirsize that res.Usage was before the message; -1: not known
 
+	sharing *sharing    // with other copies of the call; nil: none
+	common  *sharedFile // the file that it shares, once there is one
+
 	disk    disk        // what is known of the file system of new/
 	classic bool        // by way of tmp/
 	ino     unix.Stat_t // of file
@@ -110,7 +113,7 @@ func (d *delivery) writeFile() error {
 	if err := d.checkQuota(d.size); err != nil {
 		return err
 	}
-	return d.fill(begin)
+	return d.fillShared(begin, sharePrepare)
 }
 
 // fill makes the file and writes it. It begins the write-back of a copy that goes
@@ -135,7 +138,7 @@ func (d *delivery) fill(begin time.Time) error {
 // syncFile is the second phase. A descriptor needs nobody's credentials.
 func (d *delivery) syncFile() error {
 	begin := d.w.now()
-	err := d.sync()
+	err := d.syncShared()
 	d.res.Sync += d.w.now().Sub(begin)
 	return err
 }
@@ -150,11 +153,12 @@ func (d *delivery) nameFile() error {
 		return d.fail(OpWait, d.t.Root, context.DeadlineExceeded)
 	}
 	begin := d.w.now()
-	err := d.name()
+	err := d.nameShared()
 	if errors.Is(err, errUnnamed) {
 		// The file system makes unnamed files but cannot name them. Take the
 		// classic way, and if that works take it at once the next time.
 		_ = d.discard() // it has no name
+		d.leaveSharing()
 		d.classic = true
 		if err = d.again(); err == nil {
 			d.w.disks.put(d.dev, disk{classic: true, ordered: d.disk.ordered})
@@ -418,7 +422,11 @@ func (d *delivery) syncDir() error {
 	if d.w.Durability != Full {
 		return nil
 	}
-	if d.disk.ordered {
+	if d.common != nil {
+		if err := d.common.syncNamed(d); err != nil {
+			return err
+		}
+	} else if d.disk.ordered {
 		err := d.do(OpSyncNamed, d.res.File, func() error { return unix.Fsync(d.file) })
 		if err != nil {
 			return err
@@ -462,6 +470,7 @@ func (d *delivery) close() {
 	for _, fd := range []*int{&d.file, &d.tmp, &d.new, &d.root, &d.sizes} {
 		closeFD(fd)
 	}
+	d.leaveSharing()
 }
 
 func closeFD(fd *int) {

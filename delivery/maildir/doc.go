@@ -60,6 +60,14 @@
 // one above. A copy that hangs in a system call is let go its own way after a
 // quarter of a second, so that the others need not wait for it.
 //
+// # One file for many copies
+//
+// Targets with Share set, one owner and one header may be one file with several names
+// (share.go). One copy writes it and brings its content to disk as above; then each
+// gives it a name, the file is synced once more for its count of links, and each
+// directory is synced. No copy depends on the one that wrote the file: it stays open for
+// all of them, and what cannot be linked is written again.
+//
 // # Loss or duplicate
 //
 // The context is looked at before each step up to the naming and never after

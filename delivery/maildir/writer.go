@@ -58,6 +58,12 @@ type Target struct {
 	// an existing maildirsize hold.
 	Quota *Quota
 
+	// Share lets the copy be one file with others of the same call that have Share
+	// set, the same Owner and the same Header, by hard links, where they lie on one
+	// file system. Their sizes are the same, all else is each one's own. Elsewhere, and
+	// where linking fails, it is a file of its own.
+	Share bool
+
 	// Account is the address whose mailbox this is, in the form of
 	// userdb.Address.String. The Writer does not look at it; it is for those
 	// who ask again whether Owner, Root and Path are that account's.
@@ -180,6 +186,7 @@ func (w *Writer) Deliver(ctx context.Context, b Body, targets []Target, done fun
 		c.copies[i] = newDelivery(ctx, w, &b, &targets[i], i)
 		c.copies[i].shared = len(targets) > 1
 	}
+	share(c.copies)
 	if len(targets) == 1 {
 		c.single(c.copies[0])
 	} else {

@@ -85,6 +85,7 @@ const (
 	targetHasQuota
 	targetQuotaGrace
 	targetQuotaExempt
+	targetShare
 	targetFlags = iota // number of them
 )
 
@@ -156,6 +157,9 @@ func appendTarget(b []byte, t *maildir.Target) []byte {
 	if t.MakeFolder {
 		flags |= targetMakeFolder
 	}
+	if t.Share {
+		flags |= targetShare
+	}
 	if t.Quota != nil {
 		flags |= targetHasQuota
 		if t.Quota.Grace {
@@ -195,6 +199,7 @@ func decodeTarget(payload []byte) (maildir.Target, error) {
 		d.fail("flags of a target are %#x", flags)
 	}
 	t.Seek, t.MakeFolder = flags&targetSeek != 0, flags&targetMakeFolder != 0
+	t.Share = flags&targetShare != 0
 	if flags&targetHasOwner != 0 {
 		t.Owner = &maildir.Owner{UID: d.uint32("uid"), GID: d.uint32("gid")}
 		n := d.uint32("number of groups")

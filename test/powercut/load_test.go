@@ -219,9 +219,15 @@ func neighbour(mnt string, active bool, tick <-chan struct{}) error {
 
 // startLMTPD returns what record wants for the real program.
 func startLMTPD(t *testing.T, l load, durability string, noTmpfile bool) func(string) (func() (session, error), func()) {
+	return startLMTPDWith(t, l, durability, noTmpfile, "")
+}
+
+// startLMTPDWith has more lines for [mailbox].
+func startLMTPDWith(t *testing.T, l load, durability string, noTmpfile bool, mailbox string) func(string) (func() (session, error), func()) {
 	return func(root string) (func() (session, error), func()) {
 		s := newSite(t, root, l.homes(), durability)
 		s.noTmpfile = noTmpfile
+		s.extra += mailbox
 		s.start(t)
 		open := func() (session, error) {
 			c, err := s.dial()

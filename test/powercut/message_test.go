@@ -46,7 +46,7 @@ func header(user int) string {
 }
 
 var (
-	tracePattern  = regexp.MustCompile(`\AReturn-Path: <` + regexp.QuoteMeta(sender) + ">\nDelivered-To: (u[0-9]+)" + domain + "\n(?:Received: [^\n]*\n(?:\t[^\n]*\n)*)?")
+	tracePattern  = regexp.MustCompile(`\AReturn-Path: <` + regexp.QuoteMeta(sender) + ">\n(?:Delivered-To: (u[0-9]+)" + domain + "\n)?(?:Received: [^\n]*\n(?:\t[^\n]*\n)*)?")
 	numberPattern = regexp.MustCompile("(?m)^" + numberMark + "([0-9]+) ([0-9]+)$")
 	namePattern   = regexp.MustCompile(`^[0-9]+\.[A-Za-z0-9_]+\.[^,:/]+,S=([0-9]+),W=([0-9]+)$`)
 )
@@ -122,7 +122,8 @@ func checkFile(path string, user int) (message int, problem string) {
 		return 0, fmt.Sprintf("%d octets", len(b))
 	}
 	head := tracePattern.FindSubmatch(b)
-	if head == nil || string(head[1]) != userName(user) {
+	// The header of a file that several users share names none of them.
+	if head == nil || len(head[1]) > 0 && string(head[1]) != userName(user) {
 		return 0, "foreign header"
 	}
 	number := numberPattern.FindSubmatch(b[:min(len(b), 4096)])

@@ -157,6 +157,7 @@ func sound(t *testing.T, what string, o outcome) {
 // A short run of the real program on ext4, and one in which it has to be caught.
 func TestShort(t *testing.T) {
 	sound(t, "lmtpd", try(t, ext4, shortLoad, 24, startLMTPD(t, shortLoad, "full", false)))
+	sound(t, "lmtpd with links", try(t, ext4, shortLoad, 12, startLMTPDWith(t, shortLoad, "full", false, singleInstance)))
 	o := try(t, ext4, shortLoad, 12, startLMTPD(t, shortLoad, "none", false))
 	report(t, "lmtpd without syncs", o)
 	if o.with[faultLost] == 0 {
@@ -174,6 +175,38 @@ func TestPowerCut(t *testing.T) {
 			})
 		}
 	}
+}
+
+// sharedLoad has many messages to several users, whose copies are one file.
+var sharedLoad = load{single: 6, sessions: 4, each: 3, wide: 12, recipients: 25, large: 4, users: 24, neighbour: true, smallOctets: 4 << 10}
+
+const singleInstance = "single_instance = true\n"
+
+// The same with copies that are links to one file: with one to many more than once on
+// its way, and in both ways of making it.
+func TestSingleInstance(t *testing.T) {
+	n := long(t)
+	for _, f := range filesystems {
+		for way, noTmpfile := range map[string]bool{"unnamed": false, "by tmp": true} {
+			t.Run(f.name+"/"+way, func(t *testing.T) {
+				sound(t, f.name+", links, "+way, try(t, f, sharedLoad, n, startLMTPDWith(t, sharedLoad, "full", noTmpfile, singleInstance)))
+			})
+		}
+	}
+	t.Run("careless", func(t *testing.T) {
+		o := try(t, ext4, sharedLoad, max(40, n/5), startLMTPDWith(t, sharedLoad, "file", false, singleInstance))
+		report(t, "links, durability file", o)
+		if o.with[faultLost] < o.points/4 {
+			t.Errorf("lost mail at %d of %d points only", o.with[faultLost], o.points)
+		}
+	})
+	t.Run("without journal", func(t *testing.T) {
+		o := try(t, ext4NoJournal, sharedLoad, n, startLMTPDWith(t, sharedLoad, "full", false, singleInstance))
+		report(t, "ext4 without journal, links", o)
+		if o.untorn > 0 {
+			t.Errorf("faults at %d points where no write was torn", o.untorn)
+		}
+	})
 }
 
 // Without a journal the file system's own blocks may be torn, and mail with them;
