@@ -31,6 +31,7 @@ libnss-extrausers  /usr/share/doc/libnss-extrausers
 prometheus         /usr/bin/promtool
 dovecot-core       /usr/bin/doveconf
 dovecot-imapd      /usr/lib/dovecot/imap
+dovecot-lmtpd      /usr/lib/dovecot/lmtp
 mutt               /usr/bin/mutt
 mblaze             /usr/bin/mlist
 notmuch            /usr/bin/notmuch

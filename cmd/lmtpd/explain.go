@@ -169,7 +169,11 @@ func (e *explainer) show(address string, x *delivery.Explanation, asked *askedDa
 		e.line(label, "%s", hint)
 		label = ""
 	}
-	e.line("reply", "%s", strings.Replace(x.Reply.Error(), " OK ID ", " OK ", 1))
+	reply := strings.Replace(x.Reply.Error(), " OK ID ", " OK ", 1)
+	if x.Err == nil && x.Transport != "" {
+		reply = e.config.transportReply(x.Transport, reply)
+	}
+	e.line("reply", "%s", reply)
 }
 
 func describeUser(u *userdb.User) string {

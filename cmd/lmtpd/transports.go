@@ -203,3 +203,17 @@ func (c *config) describeTransport(name, host string) string {
 	}
 	return name
 }
+
+// transportReply is the reply of a delivery by a transport; known is what it is where
+// nobody else has a say.
+func (c *config) transportReply(name, known string) string {
+	for _, t := range c.Transport {
+		switch {
+		case t.Name == name && t.Type == transportRelay:
+			return "what the next server says; 451 4.4.1 if none can be reached"
+		case t.Name == name && t.Type == transportPipe:
+			return "by the program's exit status"
+		}
+	}
+	return known
+}
