@@ -100,7 +100,7 @@ func (q *quotaRun) run(ctx context.Context, path string, addresses []string) err
 		list = append(list, a)
 	}
 	if !q.recount && !q.json && len(list) > 0 {
-		fmt.Fprintf(q.out, quotaColumns, "ADDRESS", "HOLDS", "LIMIT", "", "MESSAGES", "LIMIT", "")
+		q.row("ADDRESS", "HOLDS", "LIMIT", "", "MESSAGES", "LIMIT", "")
 	}
 	for done := 0; done < len(list) && ctx.Err() == nil; {
 		part := list[done:min(done+quotaAtOnce, len(list))]
@@ -184,7 +184,11 @@ func (q *quotaRun) fail(what string, code int, err error) {
 }
 
 // quotaColumns are those of lmtpd quota get.
-const quotaColumns = "%-36s %11s %11s %5s %9s %9s %5s\n"
+const quotaColumns = "%-36s %11s %11s %5s %9s %9s %5s"
+
+func (q *quotaRun) row(cells ...any) {
+	fmt.Fprintln(q.out, strings.TrimRight(fmt.Sprintf(quotaColumns, cells...), " "))
+}
 
 func (q *quotaRun) show(m *delivery.MailboxAccount) {
 	address := m.Address.String()
@@ -210,7 +214,7 @@ func (q *quotaRun) show(m *delivery.MailboxAccount) {
 	case m.Err != nil:
 	case !q.recount:
 		q.bar.clear()
-		fmt.Fprintf(q.out, quotaColumns, printable(address),
+		q.row(printable(address),
 			delivery.RoughSize(m.Usage.Octets), limitText(m.Limit.Octets, delivery.RoughSize), percentText(m.Usage.Octets, m.Limit.Octets),
 			fmt.Sprint(m.Usage.Messages), limitText(m.Limit.Messages, func(n int64) string { return fmt.Sprint(n) }), percentText(m.Usage.Messages, m.Limit.Messages))
 	case !q.all:

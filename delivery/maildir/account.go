@@ -47,13 +47,13 @@ var ErrChanging = errors.New("mailbox changes while it is counted")
 // cannot be used, by counting. It writes nothing. A mailbox that does not exist yet is
 // empty; the errors are those of a delivery.
 func (w *Writer) Account(ctx context.Context, t Target) (Account, error) {
-	var a Account
+	a := newAccount(&t)
 	err := w.inMailbox(ctx, &t, func(d *delivery, box int) error {
 		s, ok, err := d.readSizes(box)
 		if err != nil && errors.Is(err, unix.EACCES) {
 			return err
 		}
-		d.limit(&a, &s, ok)
+		a.limitOf(&s, ok)
 		if a.Usage, a.Counted = s.usage, !ok; !ok {
 			if a.Usage, _, _, err = d.count(box, &a.Limit); err != nil {
 				return err
@@ -72,13 +72,13 @@ func (w *Writer) Account(ctx context.Context, t Target) (Account, error) {
 // ours and no maildirsize: then nobody keeps accounts of it. Other errors than those of
 // a delivery: ErrChanging.
 func (w *Writer) Recount(ctx context.Context, t Target) (Account, error) {
-	var a Account
+	a := newAccount(&t)
 	err := w.inMailbox(ctx, &t, func(d *delivery, box int) error {
 		s, ok, err := d.readSizes(box)
 		if err != nil && errors.Is(err, unix.EACCES) {
 			return err
 		}
-		d.limit(&a, &s, ok)
+		a.limitOf(&s, ok)
 		a.Counted = true
 		if a.Limit.Octets == 0 && a.Limit.Messages == 0 && !ok {
 			a.Usage, _, _, err = d.count(box, &a.Limit)
@@ -102,11 +102,16 @@ func (w *Writer) Recount(ctx context.Context, t Target) (Account, error) {
 	return a, err
 }
 
-// limit is that of the target, or else that of maildirsize.
-func (d *delivery) limit(a *Account, s *sizes, ok bool) {
-	if a.Limit = (Quota{}); d.t.Quota != nil {
-		a.Limit = *d.t.Quota
+// newAccount is that of a mailbox that does not exist.
+func newAccount(t *Target) (a Account) {
+	if t.Quota != nil {
+		a.Limit = *t.Quota
 	}
+	return a
+}
+
+// limitOf takes the limit of maildirsize where there is no other.
+func (a *Account) limitOf(s *sizes, ok bool) {
 	if a.Limit.Octets == 0 && a.Limit.Messages == 0 && ok {
 		a.Limit.Octets, a.Limit.Messages = s.limit.Octets, s.limit.Messages
 	}

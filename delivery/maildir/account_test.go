@@ -26,12 +26,12 @@ func TestAccount(t *testing.T) {
 			t.Errorf("it wrote %q", after)
 		}
 	}
-	ask(Account{}) // a mailbox that is not there is empty
+	limit := *target.Quota
+	ask(Account{Limit: limit}) // a mailbox that is not there is empty
 	if left := entries(t, root); len(left) > 0 {
 		t.Errorf("made %v", left)
 	}
 	delivered(t, w, target, "0123456789")
-	limit := *target.Quota
 	ask(Account{Usage: Usage{10, 1}, Limit: limit})
 	if err := os.WriteFile(filepath.Join(box, sizeFile), []byte("100S,5C\n90 2\n"), 0o600); err != nil {
 		t.Fatal(err)
