@@ -13,7 +13,7 @@
 //	  AUTH                                auth.go
 //	  XCLIENT, XFORWARD from trusted peers  trust.go
 //	  MAIL -> new Transaction             mail.go   (path.go, params.go)
-//	  RCPT -> Transaction.Rcpts           mail.go
+//	  RCPT -> Transaction.Rcpts           mail.go   (dsn.go, rrvs.go)
 //	  DATA -> 354, Handler.Deliver        data.go   (body.go, scan.go)
 //	  BDAT -> the same, from chunk to chunk  chunks.go
 //	       -> replies, in RCPT order      settle.go

@@ -35,6 +35,10 @@ func TestVanishAnywhere(t *testing.T) {
 		ds := newDialogServer(t, &dialog{})
 		var closed error
 		ds.srv.Policy.Close = func(_ context.Context, _ *protocol.Session, err error) { closed = err }
+		ds.srv.Policy.Failure = func(_ context.Context, _ *protocol.Session, err error) protocol.Reply {
+			t.Errorf("cut at %d: Failure was told %v, which is no failure of ours", cut, err)
+			return protocol.Reply{}
+		}
 		var failed error // what the handler's body ended with, if not io.EOF
 		next := ds.srv.Handler
 		ds.srv.Handler = protocol.HandlerFunc(func(ctx context.Context, tx *protocol.Transaction, body *protocol.Body) error {
