@@ -74,10 +74,10 @@ func (s *Session) receive(ctx context.Context, tx *Transaction, c *chunks) Reply
 			r = tx.worst().or(r)
 		}
 		s.markReplies(tx)
-		s.put(r.or(replyOK))
+		s.put(tx.reply(r))
 	}
-	tx.settleRest(r.or(replyOK), body.fault.Code != 0)
-	s.last = r.or(replyOK)
+	tx.settleRest(tx.reply(r), body.fault.Code != 0)
+	s.last = tx.reply(r)
 	s.over(tx, body, s.last)
 	if s.srv.Policy.Replied != nil {
 		s.wire.fetch()

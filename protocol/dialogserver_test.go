@@ -84,6 +84,9 @@ func (ds *dialogServer) deliver(_ context.Context, tx *protocol.Transaction, bod
 	if tx.From.Local == "early" {
 		return protocol.Replyf(554, protocol.Enhanced{5, 6, 0}, "Not this one")
 	}
+	if tx.From.Local == "named" {
+		tx.ID = "4f2a"
+	}
 	data, err := io.ReadAll(body)
 	if err != nil {
 		return err

@@ -68,12 +68,12 @@ func (tx *Transaction) panicked(v any) *PanicError {
 // outcome is what a handler's return value stands for, in a session or outside.
 func (tx *Transaction) outcome(ctx context.Context, err error) Reply {
 	if s := tx.Session; s != nil && s.srv != nil {
-		return s.outcome(ctx, err).or(replyOK)
+		return tx.reply(s.outcome(ctx, err))
 	}
 	var r Reply
 	switch {
 	case err == nil:
-		return replyOK
+		return tx.reply(Reply{})
 	case errors.As(err, &r) && r.final():
 		return r
 	}

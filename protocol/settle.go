@@ -3,10 +3,10 @@ package protocol
 // Settle gives the outcome of tx.Rcpts[i], from any goroutine. In LMTP mode the
 // reply goes out as soon as the data is complete and the recipients before it
 // are settled (RFC 2033 section 4.2); a reply that stands for the default is
-// 250 2.0.0. It is an error to settle an index twice, one that does not exist, or
+// 250 2.0.0, with the ID of the transaction if it has one. It is an error to settle an index twice, one that does not exist, or
 // after Deliver has returned; none of them does any harm.
 func (tx *Transaction) Settle(i int, r Reply) error {
-	r = r.or(replyOK)
+	r = tx.reply(r)
 	if !r.final() {
 		return errNotALevel
 	}
@@ -36,6 +36,18 @@ func (tx *Transaction) Settle(i int, r Reply) error {
 		return pass(i, r)
 	}
 	return nil
+}
+
+// reply is r, or what it stands for if that is the default.
+func (tx *Transaction) reply(r Reply) Reply {
+	if r.Code != 0 {
+		return r
+	}
+	def := replyOK
+	if tx.ID != "" {
+		def.Text = "OK queued as " + tx.ID
+	}
+	return r.or(def)
 }
 
 // advance hands the replies whose turn has come to the writer.

@@ -10,7 +10,8 @@ import (
 // only Settle may be called from others.
 type Transaction struct {
 	Session *Session
-	// ID names the transaction in replies and logs, if a hook or the handler sets it.
+	// ID names the transaction in logs and in default replies to the message (250 2.0.0 OK
+	// queued as ID), if a hook sets it, or the handler before it settles a recipient.
 	ID string
 	// From is the reverse-path.
 	From Path
