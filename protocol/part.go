@@ -38,7 +38,7 @@ func fork(ctx context.Context, tx *Transaction, message *spool, branches []branc
 	}
 	for range branches {
 		e := <-ends
-		e.tx.finish(tx.outcome(ctx, e.err))
+		e.tx.finish(e.tx.outcome(ctx, e.err))
 		if tx.ID == "" {
 			tx.ID = e.tx.ID
 		}
