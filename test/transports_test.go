@@ -452,3 +452,40 @@ func awaitFile(t *testing.T, name, content string) {
 	}
 	t.Fatalf("%s never was %q", name, content)
 }
+
+// TestPipeOfConfinedFront: beside a writer, a program writes where write_paths says and
+// the front itself may, and nowhere else.
+func TestPipeOfConfinedFront(t *testing.T) {
+	t.Parallel()
+	s := startTwoProcessesWith(t, func(dir string) string {
+		for _, d := range []string{"bin", "out", "other"} {
+			mkdir(t, filepath.Join(dir, d), mailUser(t))
+		}
+		writeFile(t, filepath.Join(dir, "bin", "program"), "#!/bin/sh\ncat >\"$1/out/message\"\nfor d in other home state bin; do echo x >\"$1/$d/x\" && echo written to $d; done 2>/dev/null\ngrep NoNewPrivs /proc/self/status\nexit 0\n")
+		if err := os.Chmod(filepath.Join(dir, "bin", "program"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("[[transport]]\nname = \"tickets\"\ntype = \"pipe\"\ndomains = [\"tickets.example.org\"]\ncommand = [\"%[1]s/bin/program\", %[1]q]\nwrite_paths = [\"%[1]s/out\"]\n", dir)
+	}, "lmtpd-ann")
+	c := dial(t, s.lmtp)
+	c.expect(t, "250", "LHLO client.example.net")
+	message := []byte(header + "\r\nx\r\n")
+	for _, r := range c.send(t, "", "", []string{"lmtpd-ann@tickets.example.org", "lmtpd-ann@example.org"}, message, 2) {
+		if !strings.HasPrefix(r, "250 2.0.0 OK ") {
+			t.Error(r)
+		}
+	}
+	s.front.stderr.await(t, `msg="program said" .*text="written to state NoNewPrivs: 1"`)
+	// The state directory is the front's own, and so is it the program's.
+	for dir, want := range map[string]bool{"other": false, "home": false, "bin": false, "state": true} {
+		if _, err := os.Stat(filepath.Join(s.dir, dir, "x")); (err == nil) != want {
+			t.Errorf("%s: %v", dir, err)
+		}
+	}
+	if got := readFile(t, filepath.Join(s.dir, "out", "message")); !strings.HasSuffix(got, string(asStored(message))) {
+		t.Errorf("%q", got)
+	}
+	oneMessage(t, filepath.Join(s.acc.home("lmtpd-ann"), "Maildir"))
+	s.front.stop(t)
+	s.writer.stop(t)
+}

@@ -31,6 +31,13 @@ const writerAccount = 5001 // uid and gid
 
 func startTwoProcesses(t *testing.T, names ...string) *twoProcesses {
 	t.Helper()
+	return startTwoProcessesWith(t, func(string) string { return "" }, names...)
+}
+
+// startTwoProcessesWith adds lines to the configuration, which may depend on the
+// directory of the test.
+func startTwoProcessesWith(t *testing.T, more func(dir string) string, names ...string) *twoProcesses {
+	t.Helper()
 	s := &twoProcesses{dir: tempDir(t)}
 	s.acc = newAccounts(t, s.dir, names...)
 	run := filepath.Join(s.dir, "run")
@@ -48,6 +55,8 @@ front_user = "%d"
 [status]
 socket = ""
 `, s.lmtp, path, mailUser(t).Uid)
+
+	s.config += more(s.dir)
 
 	ln, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
 	if err != nil {
