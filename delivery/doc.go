@@ -8,6 +8,8 @@
 //	                       folder, by header field or detail            folder.go
 //	                       delivered before, and the reply was lost?    redelivery.go
 //	                       one copy for each distinct recipient         copies.go
+//	                       and side by side with the Maildirs, those
+//	                       that go elsewhere, by the user record        transport.go, handover.go
 //	                       each outcome becomes a reply and a log line  reply.go, outcome.go
 //	then   Agent.Replied   did the client see the replies?              redelivery.go
 //

@@ -196,6 +196,15 @@ func troubles() []trouble {
 			w := newWard(t)
 			return w.deliver(w.config(""), "bob@example.org", "Delivered-To: bob@example.org\n"+header, "")
 		}},
+		{"Mail does not get to another server or to a program", func(t *testing.T) string {
+			needRoot(t, "run programs as another user")
+			w := newWard(t)
+			writeFile(t, filepath.Join(w.dir, "users"), "bob@example.org:::::::userdb_transport=relay\neve@example.org:::::::userdb_transport=archive\ndan@example.org:::::::userdb_transport=pipe\n")
+			config := w.config(fmt.Sprintf("[[transport]]\ntype = \"relay\"\nhosts = [\"unix:%s/run/other.sock\"]\n[[transport]]\ntype = \"pipe\"\ncommand = [\"/bin/sh\", \"-c\", \"echo no such queue; exit 1\"]\n[commands]\nuser = \"daemon\"\n", w.dir))
+			said := w.deliver(config, "bob@example.org", header, "relay over lmtp to unix:"+w.dir+"/run/other.sock")
+			said += " " + w.deliver(config, "eve@example.org", header, "is not configured")
+			return said + " " + w.deliver(config, "dan@example.org", header, "pipe to \"/bin/sh\"")
+		}},
 		{"The daemon does not start, or a reload changes nothing", func(t *testing.T) string {
 			w := newWard(t)
 			const site = "[[listen]]\naddress = \"DIR/lmtp.sock\"\n[[userdb]]\ntype = \"system\"\n[status]\nsocket = \"\"\n"

@@ -31,6 +31,10 @@ func TestParsePasswd(t *testing.T) {
 		{"a@b@example.org:x", User{Name: "a@b@example.org"}},
 		{"o'brien+x:x", User{Name: "o'brien+x"}},
 		{"jürgen:x", User{Name: "jürgen"}},
+		{"bob:x::::::proxy host=10.0.0.1 port=24 destuser=robert nologin", // Dovecot's proxy
+			User{Name: "bob", Extra: map[string]string{"proxy": "yes", "host": "10.0.0.1", "port": "24", "destuser": "robert"}}},
+		{"bob:x::::::host=10.0.0.1 proxy_maybe=y userdb_host=10.0.0.2", User{Name: "bob", Extra: map[string]string{"proxy_maybe": "y", "host": "10.0.0.2"}}},
+		{"bob:x::::::host=10.0.0.1 port=24", User{Name: "bob"}}, // where clients are told to log in
 		{"bob:x::::::userdb_disabled=no", User{Name: "bob"}},
 		{"bob\r", User{Name: "bob"}},
 	} {

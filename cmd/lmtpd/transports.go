@@ -183,7 +183,12 @@ func (c *config) describeTransport(name, host string) string {
 		}
 		switch t.Type {
 		case transportRelay:
-			to := strings.Join(t.Hosts, ", ")
+			var hosts []string
+			for _, h := range t.Hosts {
+				a, _ := parseSocketAddress(h) // it has been checked
+				hosts = append(hosts, a.String())
+			}
+			to := strings.Join(hosts, ", ")
 			if host != "" {
 				if _, _, err := net.SplitHostPort(host); err != nil {
 					host = net.JoinHostPort(host, strconv.Itoa(t.Port))

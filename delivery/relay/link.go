@@ -27,6 +27,7 @@ type link struct {
 	lmtp bool
 	ext  map[string]string // by keyword in upper case, what stands behind it
 
+	safe   bool // secured, and it is the server that it says it is
 	dead   bool // of no use any more
 	open   bool // a transaction has begun that has not ended
 	reused bool // it has carried a message before
@@ -140,6 +141,7 @@ func (l *link) secure(ctx context.Context, config *tls.Config) error {
 		return fmt.Errorf("%w: %w", delivery.ErrUnsafe, err)
 	}
 	l.use(conn)
+	l.safe = !config.InsecureSkipVerify
 	return nil
 }
 

@@ -19,7 +19,9 @@ type hostState struct {
 	users     int
 	idle      []*link // the last one was used last
 	downUntil time.Time
-	downErr   string
+	failed    time.Time // the last time; zero: it works
+	failure   error
+	watched   bool // a timer will prune it
 }
 
 // use gives the state of a host, and keeps it there until unuse.
@@ -127,30 +129,53 @@ func (r *Relay) CloseIdle() {
 	}
 }
 
+// watch forgets a host that is not used any more once it is no longer down.
+func (r *Relay) watch(s *hostState) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if left := time.Until(s.downUntil); left > 0 {
+		time.AfterFunc(left, func() { r.watch(s) })
+		return
+	}
+	s.watched = false
+	if r.hosts[s.host] == s {
+		r.prune(s)
+	}
+}
+
+// since gives the failure of a host after a time; who has waited for it meanwhile need
+// not try it too.
+func (r *Relay) since(s *hostState, start time.Time) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s.failed.After(start) {
+		return s.failure
+	}
+	return nil
+}
+
 // judge notes whether a host works, and gives the error back.
 func (r *Relay) judge(s *hostState, err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, delivery.ErrBusy) {
 		return err // says nothing about the host
 	}
 	r.mu.Lock()
-	was := s.downErr
+	worked := s.failed.IsZero()
 	if err == nil {
-		s.downErr, s.downUntil = "", time.Time{}
+		s.failure, s.failed, s.downUntil = nil, time.Time{}, time.Time{}
 	} else {
-		s.downErr, s.downUntil = err.Error(), time.Now().Add(orDefault(r.Down, time.Minute))
-		time.AfterFunc(time.Until(s.downUntil)+time.Second, func() {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			if r.hosts[s.host] == s {
-				r.prune(s)
-			}
-		})
+		s.failure, s.failed = err, time.Now()
+		s.downUntil = s.failed.Add(orDefault(r.Down, time.Minute))
+		if !s.watched {
+			s.watched = true
+			time.AfterFunc(time.Until(s.downUntil), func() { r.watch(s) })
+		}
 	}
 	r.mu.Unlock()
 	switch {
-	case err != nil && was == "":
+	case err != nil && worked:
 		r.log().Warn("next server cannot be used, it is tried last for a while", "host", s.host.String(), "error", err.Error())
-	case err == nil && was != "":
+	case err == nil && !worked:
 		r.log().Info("next server is back", "host", s.host.String())
 	}
 	return err

@@ -192,10 +192,14 @@ func (j *joined) Error() string {
 func (r *Relay) try(ctx context.Context, h Host, b *batch) error {
 	state := r.use(h)
 	defer r.unuse(state)
+	start := time.Now()
 	if err := state.enter(ctx); err != nil {
 		return err
 	}
 	defer state.leave()
+	if err := r.since(state, start); err != nil {
+		return err
+	}
 	for l := r.idle(state); l != nil; l = r.idle(state) {
 		err := l.send(ctx, b)
 		r.keep(state, l)

@@ -111,7 +111,7 @@ func TestLMTP(t *testing.T) {
 	var seen []string
 	handler := protocol.HandlerFunc(func(_ context.Context, tx *protocol.Transaction, body *protocol.Body) error {
 		b, err := io.ReadAll(body)
-		seen = append(seen, fmt.Sprintf("%s %v %s", tx.From.Raw, tx.Mail, b))
+		seen = append(seen, fmt.Sprintf("<%s> %d %s %s", tx.From.Raw, tx.Mail.Size, tx.Mail.Body, b))
 		for i, r := range tx.Rcpts {
 			switch r.Path.Local {
 			case "full":
@@ -146,7 +146,7 @@ func TestLMTP(t *testing.T) {
 			p.Mail.Body = protocol.Body8BitMIME
 			want(t, deliver(t, r, p), "ok kept for a", "550 5.1.1 User unknown", "452 4.2.2 Mailbox is full", "ok kept for a", "554 5.7.1 No thanks")
 			want(t, deliver(t, r, parcel("x", "unknown@example.org")), "550 5.1.1 User unknown")
-			if len(seen) != i+1 || seen[i] != fmt.Sprintf(" {%d 8BITMIME false    []} %s", p.WireSize, wire) {
+			if len(seen) != i+1 || seen[i] != fmt.Sprintf("<> %d 8BITMIME %s", p.WireSize, wire) {
 				t.Errorf("%q", seen)
 			}
 		}
@@ -493,6 +493,9 @@ func TestExtensions(t *testing.T) {
 	defer r.CloseIdle()
 	want(t, deliver(t, r, p), "next server cannot take this message as it is: *")
 	want(t, deliver(t, r, parcel("", "ä@example.org")), "next server has no SMTPUTF8: *")
+	p = parcel("", "a@example.org")
+	p.Mail.RequireTLS = true
+	want(t, deliver(t, r, p), "next server cannot take this message as it is: *")
 	p = parcel("x@example.org", "a@example.org")
 	p.Mail = protocol.MailParams{Body: protocol.Body8BitMIME, Ret: "FULL"}
 	want(t, deliver(t, r, p), "ok taken")
@@ -546,6 +549,22 @@ func TestTLS(t *testing.T) {
 			defer r.CloseIdle()
 			want(t, deliver(t, r, parcel("", "a@example.org")), test.want)
 		})
+	}
+	// REQUIRETLS goes on where the server offers it and is known to be the one.
+	strict := protocoltest.NewUnstartedServer(protocol.SMTP, protocol.HandlerFunc(func(_ context.Context, tx *protocol.Transaction, b *protocol.Body) error {
+		io.Copy(io.Discard, b)
+		return protocol.Replyf(250, protocol.Enhanced{2, 0, 0}, "%t", tx.Mail.RequireTLS)
+	}))
+	strict.Config.Ext = protocol.DefaultExt | protocol.ExtRequireTLS
+	strict.UseTLS()
+	strict.Start()
+	defer strict.Close()
+	for security, outcome := range map[relay.Security]string{relay.TLSRequired: "ok true", relay.TLSOpportunistic: "next server cannot take this message as it is: *"} {
+		r := &relay.Relay{Mode: protocol.SMTP, Hosts: []relay.Host{atLocalhost(strict)}, TLS: security, TLSConfig: trust(strict)}
+		p := parcel("", "a@example.org")
+		p.Mail.RequireTLS = true
+		want(t, deliver(t, r, p), outcome)
+		r.CloseIdle()
 	}
 	// Another name than that in the certificate.
 	other := &relay.Relay{Mode: protocol.SMTP, TLS: relay.TLSRequired, TLSConfig: &tls.Config{RootCAs: x509.NewCertPool()}}

@@ -197,7 +197,7 @@ func (l *link) chunk(p *delivery.Parcel) error {
 }
 
 // suits says why the server cannot take the message as it is (RFC 3030 section 3, RFC
-// 6531 section 3.2). A message of 8BITMIME goes to any server: those that do not offer
+// 6531 section 3.2, RFC 8689 section 4). A message of 8BITMIME goes to any server: those that do not offer
 // it, and do not take it, are museum pieces.
 func (l *link) suits(b *batch) error {
 	utf8 := b.p.Mail.UTF8 || !isASCII(b.p.From)
@@ -206,6 +206,9 @@ func (l *link) suits(b *batch) error {
 	}
 	if utf8 && !l.offers("SMTPUTF8") {
 		return fmt.Errorf("%w: %s", delivery.ErrNoUTF8, l.host)
+	}
+	if b.p.Mail.RequireTLS && !(l.safe && l.offers("REQUIRETLS")) {
+		return fmt.Errorf("%w: REQUIRETLS, and %s does not promise it", delivery.ErrNotAsIs, l.host)
 	}
 	if b.p.Mail.Body == protocol.BodyBinaryMIME && !(l.offers("BINARYMIME") && l.offers("CHUNKING")) {
 		return fmt.Errorf("%w: %s does not offer BINARYMIME", delivery.ErrNotAsIs, l.host)
@@ -224,6 +227,9 @@ func (l *link) mail(p *delivery.Parcel) string {
 	}
 	if l.offers("SMTPUTF8") && (p.Mail.UTF8 || !isASCII(p.From) || anyUTF8(p.Rcpts)) {
 		cmd += " SMTPUTF8"
+	}
+	if p.Mail.RequireTLS {
+		cmd += " REQUIRETLS" // RFC 8689
 	}
 	if l.offers("DSN") {
 		if p.Mail.Ret != "" {
