@@ -122,13 +122,18 @@ func examine(f *filesystem, disk, mnt string, mode Mode, acknowledged map[copyID
 	err := f.mount(disk, mnt)
 	if err != nil && mode == Torn && f.rescue != nil {
 		// A superblock of several sectors may be torn, and the operator has to put
-		// a copy in its place. That is no loss.
+		// a copy in its place.
 		_ = f.command(f.rescue, disk)
 		err, rescued = f.mount(disk, mnt), true
 	}
 	if err != nil {
 		system(err)
 		return faults, rescued
+	}
+	if rescued {
+		// A sync on btrfs renews the first superblock only, so that a copy is as old
+		// as the last commit of everything. No program can do anything about that.
+		acknowledged = nil
 	}
 	found, _, err := check(filepath.Join(mnt, "mail"), acknowledged)
 	system(err)
