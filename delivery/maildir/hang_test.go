@@ -6,7 +6,9 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // hanging is a Before that blocks one step of one mailbox until it is released.
@@ -167,12 +169,13 @@ func TestHangWhileNamedIsWaitedFor(t *testing.T) {
 	}
 }
 
-// When enough copies hang in a mailbox, the next ones are refused at once and
+// When enough copies hang in a mailbox for long, the next ones are refused at once and
 // take no thread.
 func TestHangIsBounded(t *testing.T) {
 	root := memoryDir(t)
 	h := newHanging(OpSync, "stuck")
-	w := &Writer{Before: h.before}
+	var later atomic.Int64 // nanoseconds
+	w := &Writer{Before: h.before, Clock: func() time.Time { return time.Unix(1_800_000_000, later.Load()) }}
 	var all sync.WaitGroup
 	for range maxHungBoxes {
 		all.Go(func() {
@@ -196,7 +199,13 @@ func TestHangIsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.Deliver(t.Context(), memory("x\n"), []Target{{Root: root, Path: "stuck"}, {Root: root, Path: "other"}}, func(i int, r Result) {
+	stuck := Target{Root: root, Path: "stuck"}
+	b := memory("x\n")
+	if err := w.busy(newDelivery(t.Context(), w, &b, &stuck, 0)); err != nil {
+		t.Errorf("the disk may only be slow: %v", err)
+	}
+	later.Store(int64(stuckAfter + 1))
+	w.Deliver(t.Context(), b, []Target{stuck, {Root: root, Path: "other"}}, func(i int, r Result) {
 		if i == 0 && !errors.Is(r.Err, ErrBusy) {
 			t.Errorf("got %v, want ErrBusy", r.Err)
 		}

@@ -26,7 +26,8 @@ const (
 
 	patience      = 250 * time.Millisecond
 	lessPatience  = 25 * time.Millisecond // once a copy of the batch has hung
-	maxHungBoxes  = 4                     // copies that may hang in one mailbox
+	maxHungBoxes  = 4                     // copies that may hang in one mailbox for longer than stuckAfter
+	stuckAfter    = 10 * time.Second
 	abandonedText = "deadline passed while a step hung"
 )
 
@@ -297,7 +298,12 @@ const (
 type hungCopies struct {
 	mu    sync.Mutex
 	total int
-	boxes map[string]int
+	boxes map[string]hungBox
+}
+
+type hungBox struct {
+	n    int
+	many time.Time // since when there have been maxHungBoxes of them
 }
 
 // hang counts a copy that hangs; false if there are too many of them already,
@@ -311,9 +317,13 @@ func (w *Writer) hang(d *delivery) bool {
 	}
 	h.total++
 	if h.boxes == nil {
-		h.boxes = make(map[string]int)
+		h.boxes = make(map[string]hungBox)
 	}
-	h.boxes[d.box()]++
+	box := h.boxes[d.box()]
+	if box.n++; box.n == maxHungBoxes {
+		box.many = w.now()
+	}
+	h.boxes[d.box()] = box
 	return true
 }
 
@@ -322,18 +332,23 @@ func (w *Writer) hangsNoMore(d *delivery) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.total--
-	if h.boxes[d.box()]--; h.boxes[d.box()] == 0 {
+	box := h.boxes[d.box()]
+	if box.n--; box.n == 0 {
 		delete(h.boxes, d.box())
+		return
 	}
+	h.boxes[d.box()] = box
 }
 
-// busy refuses a copy for a mailbox in which enough of them hang.
+// busy refuses a copy for a mailbox in which enough of them hang. A disk that is only
+// slow does not make it busy.
 func (w *Writer) busy(d *delivery) error {
 	h := &w.hung
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if n := h.boxes[d.box()]; n >= maxHungBoxes || h.total >= maxHung {
-		return fmt.Errorf("%w: %d in this mailbox, %d in all", ErrBusy, n, h.total)
+	box := h.boxes[d.box()]
+	if box.n >= maxHungBoxes && w.now().Sub(box.many) > stuckAfter || h.total >= maxHung {
+		return fmt.Errorf("%w: %d in this mailbox, %d in all", ErrBusy, box.n, h.total)
 	}
 	return nil
 }
