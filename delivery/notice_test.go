@@ -117,6 +117,7 @@ func TestNoticeOnce(t *testing.T) {
 		defer mu.Unlock()
 		warned = append(warned, w)
 	}}
+	submit(t, s, hello, "250 2.0.0") // while maildirsize is made, its lines are not in order
 	var all sync.WaitGroup
 	for range 6 {
 		all.Go(func() {
