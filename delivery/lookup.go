@@ -69,6 +69,13 @@ func (a *Agent) recipientOf(user *userdb.User, addr userdb.Address) (*recipient,
 	return a.mailboxOf(user, addr)
 }
 
+// CheckRoute says why mail of a user cannot find its transport: nil, or what a delivery
+// would meet.
+func (a *Agent) CheckRoute(user *userdb.User, addr userdb.Address) error {
+	_, err := a.Transports.route(user, addr)
+	return err
+}
+
 // mailboxOf says where a user's mail for an address goes.
 func (a *Agent) mailboxOf(user *userdb.User, addr userdb.Address) (_ *recipient, err error) {
 	r := &recipient{addr: addr, user: user}

@@ -42,6 +42,7 @@ func check(out io.Writer, path string) error {
 				f.Warning = true // the daemon may be another user
 			}
 		}
+		more = append(more, c.checkRoutes(agent)...)
 		more = append(more, c.checkHomes(agent, newDaemonView(c, path, "/proc"))...)
 	}
 	found = append(found, more...)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,8 +13,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/lmtpd/lmtpd/delivery"
 	"github.com/lmtpd/lmtpd/delivery/command"
 	"github.com/lmtpd/lmtpd/delivery/pipe"
+	"github.com/lmtpd/lmtpd/userdb"
 )
 
 // fillTransports gives [[transport]] tables the defaults of their types.
@@ -186,4 +189,47 @@ func checkProgram(path string) error {
 		return &valueError{fmt.Sprintf("uid %d cannot execute %s: %v", os.Geteuid(), path, err), "give this user the right to"}
 	}
 	return nil
+}
+
+// Bounds of what checkRoutes looks at, and for how long, and of what it says.
+const (
+	routesChecked  = 100_000
+	routesPatience = 10 * time.Second
+	routesSaid     = 5
+)
+
+// checkRoutes says which user records name a transport that is not configured, or a host
+// that is none. Databases that cannot name their users are left out, and login accounts,
+// whose records name nothing.
+func (c *config) checkRoutes(agent *delivery.Agent) (found configErrors) {
+	all, _ := agent.Users.(userdb.Chain)
+	users := slices.DeleteFunc(slices.Clone(all), func(e userdb.Entry) bool {
+		cache, _ := e.Database.(*userdb.Cache)
+		if cache == nil {
+			return false
+		}
+		_, system := cache.Database.(*userdb.System)
+		return system
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), routesPatience)
+	defer cancel()
+	n := 0
+	for a, err := range users.List(ctx) {
+		if n++; n > routesChecked || len(found) == routesSaid || ctx.Err() != nil {
+			break
+		}
+		if err != nil {
+			continue
+		}
+		u, err := users.Lookup(ctx, a)
+		if err != nil {
+			continue
+		}
+		if err := agent.CheckRoute(u, a); err != nil {
+			f := c.doc.fault(c.doc.line("transport"), "transport", err.Error(), "mail for this user waits until there is such a [[transport]], or the record is mended")
+			f.Warning = true
+			found = append(found, f)
+		}
+	}
+	return found
 }
