@@ -91,6 +91,9 @@ func (a *Agent) deliver(ctx context.Context, m *message, settle func(i int, o Ou
 	if a.SingleInstance {
 		a.share(m, targets, now)
 	}
+	if m.spooled.File != nil && len(targets) > 1 {
+		evenHeaders(targets)
+	}
 	others.start(ctx, finish)
 	defer others.wait()
 	a.write(ctx, m.spooled.Body, targets, func(i int, res maildir.Result) {
@@ -188,7 +191,7 @@ func certainlyNot(err error) bool {
 	switch e.Op {
 	case maildir.OpCheck, maildir.OpWait, maildir.OpBecome, maildir.OpRoot, maildir.OpOpen, maildir.OpMkdir,
 		maildir.OpChmod, maildir.OpSyncParent, maildir.OpUnnamed, maildir.OpCreate, maildir.OpRead,
-		maildir.OpWrite, maildir.OpWriteBack, maildir.OpSync:
+		maildir.OpWrite, maildir.OpClone, maildir.OpWriteBack, maildir.OpSync:
 		return true
 	}
 	return false

@@ -51,6 +51,8 @@ type delivery struct {
 
 	sharing *sharing    // with other copies of the call; nil: none
 	common  *sharedFile // the file that it shares, once there is one
+	cloning *cloning    // with other copies of the batch; nil: none
+	source  *cloneSource
 
 	disk    disk        // what is known of the file system of new/
 	classic bool        // by way of tmp/
@@ -153,6 +155,7 @@ func (d *delivery) nameFile() error {
 		return d.fail(OpWait, d.t.Root, context.DeadlineExceeded)
 	}
 	begin := d.w.now()
+	d.closeSource()
 	err := d.nameShared()
 	if errors.Is(err, errUnnamed) {
 		// The file system makes unnamed files but cannot name them. Take the
@@ -161,7 +164,7 @@ func (d *delivery) nameFile() error {
 		d.leaveSharing()
 		d.classic = true
 		if err = d.again(); err == nil {
-			d.w.disks.put(d.dev, disk{classic: true, ordered: d.disk.ordered})
+			d.w.disks.put(d.dev, disk{classic: true, ordered: d.disk.ordered, clones: d.disk.clones})
 		}
 	}
 	d.res.Name += d.w.now().Sub(begin)
@@ -251,13 +254,13 @@ func (d *delivery) create() error {
 	if !d.classic {
 		dir := d.abs(path.Join(d.base, d.sub))
 		err := d.do(OpUnnamed, dir, func() (err error) {
-			d.file, err = unix.Openat(d.new, ".", unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, d.w.fileMode())
+			d.file, err = unix.Openat(d.new, ".", unix.O_TMPFILE|d.access()|unix.O_CLOEXEC, d.w.fileMode())
 			return err
 		})
 		switch {
 		case unsupported(err), errors.Is(err, unix.EISDIR): // EISDIR from kernels and layers that do not know the flag
 			d.classic = true
-			d.w.disks.put(d.dev, disk{classic: true, ordered: d.disk.ordered})
+			d.w.disks.put(d.dev, disk{classic: true, ordered: d.disk.ordered, clones: d.disk.clones})
 		case err != nil:
 			return err
 		default:
@@ -289,7 +292,7 @@ func (d *delivery) createTmp() (err error) {
 		abs := d.abs(path.Join(rel, name))
 		err = d.do(OpCreate, abs, func() (err error) {
 			d.file, err = unix.Openat(d.tmp, name, unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|
-				unix.O_WRONLY|unix.O_CLOEXEC, d.w.fileMode())
+				d.access()|unix.O_CLOEXEC, d.w.fileMode())
 			return err
 		})
 		if err == nil {
@@ -471,6 +474,7 @@ func (d *delivery) close() {
 		closeFD(fd)
 	}
 	d.leaveSharing()
+	d.leaveClones()
 }
 
 func closeFD(fd *int) {

@@ -22,6 +22,8 @@ type disk struct {
 	// ordered: a name never becomes durable before content whose write-back had ended
 	// when the name was given (see doc.go), so that both may be synced at once.
 	ordered bool
+	// clones: files may share blocks, as far as is known.
+	clones bool
 }
 
 // SyncOrder says when a file gets its name.
@@ -81,7 +83,9 @@ func (w *Writer) judge(fd int, dev device) disk {
 		k.classic = journal == journalNone
 		k.ordered = journal == journalInside
 	case unix.XFS_SUPER_MAGIC:
-		k.ordered = true
+		k.ordered, k.clones = true, true
+	case unix.BTRFS_SUPER_MAGIC:
+		k.clones = true
 	}
 	switch w.Order {
 	case SyncStrict:

@@ -68,6 +68,9 @@
 // directory is synced. No copy depends on the one that wrote the file: it stays open for
 // all of them, and what cannot be linked is written again.
 //
+// Copies of a large body are clones of one of them where the file system can share
+// blocks, also between owners; to everybody they look like copies (clone.go).
+//
 // # Loss or duplicate
 //
 // The context is looked at before each step up to the naming and never after

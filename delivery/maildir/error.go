@@ -38,6 +38,7 @@ const (
 	OpCreate     = "create"         // creating a file in tmp/
 	OpRead       = "read body"      // reading the spooled body
 	OpWrite      = "write"          // writing header and body
+	OpClone      = "clone"          // sharing the blocks of another copy's file
 	OpWriteBack  = "write back"     // waiting for the file's content, to sync it when it is named
 	OpSync       = "sync"           // syncing the file before it is named
 	OpLink       = "link"           // giving the unnamed file its name in new/

@@ -79,6 +79,7 @@ type phaseThread struct {
 
 // together takes the copies of a batch through all phases.
 func (c *call) together(batch []*delivery) {
+	joinClones(batch)
 	for p := range phases {
 		if len(batch) == 0 {
 			return

@@ -160,7 +160,7 @@ func (d *delivery) isWriter() bool { return d.common == nil || d.common.writer =
 // fillShared is fill, but where another copy writes the file.
 func (d *delivery) fillShared(begin time.Time, phase int) error {
 	if d.sharing == nil {
-		return d.fill(begin)
+		return d.fillCloned(begin, phase)
 	}
 	if !d.writes(phase) {
 		return nil
@@ -191,6 +191,11 @@ func (d *delivery) syncShared() error {
 	}
 	if !d.isWriter() {
 		return nil
+	}
+	if d.isClone() {
+		if err := d.asOwner(func() error { return d.becomeClone(d.w.now()) }); err != nil {
+			return err
+		}
 	}
 	err := d.sync()
 	if f := d.common; f != nil {

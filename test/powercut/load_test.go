@@ -25,6 +25,7 @@ type load struct {
 	wide        int // messages to
 	recipients  int // mailboxes, from each of two sessions
 	large       int // messages of 1 MiB, over four sessions
+	wideLarge   int // messages of 0.5 MiB to the mailboxes of one session
 	users       int // whom all but the wide ones go to
 	existing    bool
 	neighbour   bool // another program that syncs its own file in between
@@ -169,6 +170,7 @@ func (l *load) run(d *remoteDisk, mnt string, open func() (session, error)) (*re
 		func() error { return part(l.sessions, l.each, l.smallOctets, anyone) },
 		func() error { return part(min(2, l.wide), l.wide, l.smallOctets+1, everyone) },
 		func() error { return part(min(4, l.large), l.large/4+1, large, anyone) },
+		func() error { return part(min(1, l.wideLarge), l.wideLarge, large/2, everyone) },
 	}
 	var err error
 	for _, p := range parts {

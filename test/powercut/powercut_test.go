@@ -214,6 +214,21 @@ func TestSingleInstance(t *testing.T) {
 	})
 }
 
+// cloneLoad has large messages to several users, whose copies share blocks.
+var cloneLoad = load{single: 6, sessions: 2, each: 2, wide: 2, recipients: 16, large: 2, wideLarge: 4, users: 24, neighbour: true, smallOctets: 4 << 10}
+
+// The same with copies that are clones of one of them, where there is such a thing.
+func TestClones(t *testing.T) {
+	n := long(t)
+	for _, f := range filesystems {
+		if f.name == "xfs" || f.name == "btrfs" {
+			t.Run(f.name, func(t *testing.T) {
+				sound(t, f.name+", clones", try(t, f, cloneLoad, n, startLMTPD(t, cloneLoad, "full", false)))
+			})
+		}
+	}
+}
+
 // Without a journal the file system's own blocks may be torn, and mail with them;
 // but where none is, what was acknowledged is there.
 func TestWithoutJournal(t *testing.T) {
