@@ -73,3 +73,13 @@ func TestConnStateRefused(t *testing.T) {
 		t.Errorf("states %v, want %v", seen.all, want)
 	}
 }
+
+func TestStateString(t *testing.T) {
+	for st, want := range map[protocol.State]string{
+		protocol.StateNew: "new", protocol.StateIdle: "idle", protocol.StateActive: "active", protocol.StateClosed: "closed",
+	} {
+		if st.String() != want {
+			t.Errorf("%v, want %s", st, want)
+		}
+	}
+}
