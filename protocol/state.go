@@ -16,9 +16,6 @@ func (st State) String() string {
 
 // enter tells ConnState of a change.
 func (s *Session) enter(st State) {
-	if st == s.state && st != StateNew {
-		return
-	}
 	s.state = st
 	if f := s.srv.ConnState; f != nil {
 		f(s, st)
