@@ -49,7 +49,7 @@ type Policy struct {
 	Close func(ctx context.Context, s *Session, err error)
 }
 
-// Chain asks several policies in order: the first refusal is the answer,
+// Chain asks several policies in order: the first reply that refuses or closes is the answer,
 // otherwise the last reply that is not zero.
 func Chain(policies ...Policy) Policy {
 	all := append([]Policy(nil), policies...)

@@ -292,3 +292,24 @@ func TestPeerCred(t *testing.T) {
 		t.Errorf("got %+v", c)
 	}
 }
+
+// TestChainCloses: whoever closes the connection has the last word, though it accepts.
+func TestChainCloses(t *testing.T) {
+	for _, then := range []protocol.Then{protocol.CloseAfter, protocol.CloseNow} {
+		asked := false
+		srv := &protocol.Server{Log: quiet, Policy: protocol.Chain(
+			protocol.Policy{Noop: func(context.Context, *protocol.Session, string) protocol.Reply {
+				return protocol.Reply{Code: 250, Text: "enough", Then: then}
+			}},
+			protocol.Policy{Noop: func(context.Context, *protocol.Session, string) protocol.Reply {
+				asked = true
+				return protocol.Reply{Code: 250, Text: "more"}
+			}},
+		)}
+		out, err := talk(srv, "NOOP\r\nNOOP\r\n")
+		_, after, _ := strings.Cut(out, "\r\n")
+		if want := map[protocol.Then]string{protocol.CloseAfter: "250 2.0.0 enough\r\n", protocol.CloseNow: ""}[then]; asked || err != nil || after != want {
+			t.Errorf("asked the next one: %t; got %q, %v", asked, out, err)
+		}
+	}
+}
