@@ -3,6 +3,7 @@ package delivery
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -70,6 +71,9 @@ func (h *handovers) open(r *recipient, at int64, final bool) *outgoing {
 	}
 	o := &outgoing{route: via, at: at}
 	o.parcel = Parcel{ID: h.m.id, QueueID: r.queueName(h.m), From: h.m.from, Mail: h.m.params, Host: via.host}
+	if h.m.claim != nil {
+		o.parcel.Sum = binary.BigEndian.Uint64(h.m.spooled.sum[:])
+	}
 	if !final {
 		o.header(h.m, h.a.Trace.relayed(h.m, r, time.Unix(at, 0)))
 	}

@@ -40,7 +40,10 @@ type Parcel struct {
 	Mail    protocol.MailParams
 	Host    string // "HOST" or "HOST:PORT" of the user record; "" if it names none
 	Rcpts   []ParcelRcpt
-	Size    int64 // octets that Open gives
+	// Sum is the same each time that the message comes; 0: not known. What may have it
+	// already is best asked first.
+	Sum  uint64
+	Size int64 // octets that Open gives
 	// WireSize is the same with CR LF at the end of each line.
 	WireSize int64
 	// Open gives header and body from the beginning, as often as it is called and to

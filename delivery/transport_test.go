@@ -226,7 +226,10 @@ func TestHandedOverOnce(t *testing.T) {
 	once(broken, false, "451 4.4.2")
 	once(Handover{Err: ErrUnreachable}, false, "451 4.4.1")
 	once(Handover{}, true, "")
-	_, texts := relay.parcels()
+	all, texts := relay.parcels()
+	if all[0].Sum == 0 || all[0].Sum != all[2].Sum {
+		t.Errorf("sums %x and %x", all[0].Sum, all[2].Sum)
+	}
 	if len(texts) != 3 || texts[0] != texts[1] || texts[0] != texts[2] || !strings.Contains(texts[0], " id 4XyZ;\n") {
 		t.Errorf("%q", texts)
 	}

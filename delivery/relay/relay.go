@@ -33,7 +33,8 @@ import (
 type Relay struct {
 	// Mode is what the servers speak.
 	Mode protocol.Mode
-	// Hosts are a pool: any of them will do. A parcel with a host of its own goes to that.
+	// Hosts are a pool: any of them will do, and a message that comes again goes to the
+	// same one first. A parcel with a host of its own goes to that.
 	Hosts []Host
 	// Port is that of such a host which has none; 0: 24 for LMTP, 25 for SMTP.
 	Port int
@@ -58,7 +59,7 @@ type Relay struct {
 	Log *slog.Logger
 
 	mu    sync.Mutex
-	next  uint // where the next parcel begins in the pool
+	next  uint64 // where a parcel without a sum begins in the pool
 	hosts map[Host]*hostState
 }
 
@@ -143,7 +144,7 @@ func (b *batch) settle(h delivery.Handover) {
 func (r *Relay) batch(ctx context.Context, b *batch) {
 	var failed []error
 	var tried []string
-	hosts, err := r.order(b.p.Host)
+	hosts, err := r.order(b.p.Host, b.p.Sum)
 	if err != nil {
 		failed = append(failed, err)
 	}
@@ -216,8 +217,8 @@ func (r *Relay) try(ctx context.Context, h Host, b *batch) error {
 }
 
 // order is the hosts in the order in which they are tried: all of the pool, another one
-// first each time, those that are down last.
-func (r *Relay) order(own string) ([]Host, error) {
+// first for each message, those that are down last.
+func (r *Relay) order(own string, sum uint64) ([]Host, error) {
 	if own != "" {
 		return []Host{r.recordHost(own)}, nil
 	}
@@ -226,8 +227,11 @@ func (r *Relay) order(own string) ([]Host, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	first := int(r.next % uint(len(r.Hosts)))
-	r.next++
+	if sum == 0 {
+		sum = r.next
+		r.next++
+	}
+	first := int(sum % uint64(len(r.Hosts)))
 	now := time.Now()
 	var up, busy, down []Host
 	for i := range r.Hosts {

@@ -374,6 +374,28 @@ func TestFailover(t *testing.T) {
 			t.Error("handed over twice")
 		}
 	})
+	t.Run("it comes again", func(t *testing.T) {
+		first, second := protocoltest.NewLMTPServer(protocol.Discard), protocoltest.NewLMTPServer(protocol.Discard)
+		defer first.Close()
+		defer second.Close()
+		r := &relay.Relay{Mode: protocol.LMTP, Hosts: []relay.Host{hostOf(first), hostOf(second)}, Log: slog.New(slog.DiscardHandler), Hello: "x"}
+		defer r.CloseIdle()
+		targets := map[string]int{}
+		for n := range 10 {
+			p := parcel("", "a@example.org")
+			p.Sum = 3
+			if n > 4 {
+				p.Sum = 0
+			}
+			r.Deliver(t.Context(), p, func(_ int, h delivery.Handover) { targets[h.Target]++ })
+			if n == 4 && targets[hostOf(second).String()] != 5 {
+				t.Error(targets)
+			}
+		}
+		if targets[hostOf(first).String()] < 2 {
+			t.Error(targets)
+		}
+	})
 	t.Run("no host", func(t *testing.T) {
 		want(t, deliver(t, &relay.Relay{}, parcel("", "a@example.org")), "transport is misconfigured|*")
 	})
