@@ -58,6 +58,7 @@ proxywrite unix -       -       n       -       1       proxymap
 smtp      unix  -       -       n       -       -       smtp
 lmtpd     unix  -       -       n       -       -       lmtp
   -o lmtp_line_length_limit=0
+  -o lmtp_send_xforward_command=yes
   flags=X
 virtual   unix  -       n       n       -       -       virtual
 showq     unix  n       -       n       -       -       showq
