@@ -16,7 +16,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -488,4 +490,78 @@ func TestPipeOfConfinedFront(t *testing.T) {
 	oneMessage(t, filepath.Join(s.acc.home("lmtpd-ann"), "Maildir"))
 	s.front.stop(t)
 	s.writer.stop(t)
+}
+
+// TestPoolFailover: one of two servers is killed under load and comes back. Every message
+// is in the mailbox, and once unless its reply was lost and another server took it then.
+func TestPoolFailover(t *testing.T) {
+	t.Parallel()
+	front, one, two := newRelaySite(t), newRelaySite(t), newRelaySite(t)
+	mkdir(t, front.home("user"), nil)
+	users := filepath.Join(front.dir, "users")
+	writeFile(t, users, fmt.Sprintf("user@example.org:::::%s::\n", front.home("user")))
+	one.start(t, "one", users, "")
+	two.start(t, "two", users, "")
+	front.start(t, "front", users, fmt.Sprintf("[delivery]\ntransport = \"pool\"\n[[transport]]\nname = \"pool\"\ntype = \"relay\"\nhosts = [\"tcp:%s\", \"tcp:%s\"]\n", one.addr, two.addr))
+	const total = 120
+	next := make(chan int)
+	var again sync.Map // numbers whose first reply was not 250
+	var all sync.WaitGroup
+	for range 4 {
+		c := front.greeted(t)
+		all.Go(func() {
+			for n := range next {
+				message := []byte(fmt.Sprintf("%sX-Number: %d.\r\n\r\nx\r\n", header, n))
+				for range 100 { // as an MTA does
+					c.write(t, []byte("MAIL FROM:<sender@example.net>\r\nRCPT TO:<user@example.org>\r\nDATA\r\n"))
+					c.reply(t)
+					c.reply(t)
+					c.reply(t)
+					c.body(t, message)
+					r := c.reply(t)
+					if strings.HasPrefix(r, "250 2.0.0 ") {
+						break
+					}
+					if !strings.HasPrefix(r, "451 4.4.") {
+						t.Errorf("message %d: %q", n, r)
+						break
+					}
+					again.Store(fmt.Sprint(n), r)
+				}
+			}
+		})
+	}
+	for n := range total {
+		if n == total/3 {
+			one.signal(t, syscall.SIGKILL)
+			one.wait(t)
+		}
+		if n == 2*total/3 {
+			one.restart(t)
+		}
+		next <- n
+	}
+	close(next)
+	all.Wait()
+	clearTmp(t, front.maildir("user"))
+	count := marksOf(t, front.maildir("user"))
+	for n := range total {
+		got := count[fmt.Sprint(n)]
+		if _, lost := again.Load(fmt.Sprint(n)); got == 0 || got > 1 && !lost {
+			t.Errorf("message %d is there %d times", n, got)
+		}
+	}
+	front.stop(t)
+}
+
+// marksOf counts the messages of a Maildir by their X-Number.
+func marksOf(t *testing.T, maildir string) map[string]int {
+	t.Helper()
+	count := map[string]int{}
+	for _, m := range messages(t, maildir) {
+		if f := regexp.MustCompile(`\nX-Number: (\d+)\.\n`).FindSubmatch(m.content); f != nil {
+			count[string(f[1])]++
+		}
+	}
+	return count
 }
