@@ -1,4 +1,4 @@
-# What run.sh here and in ../vm share: the package of one commit, built and checked
+# What run.sh here and in ../vm share: the package of one commit, made and checked
 # once, in build/package-test. Sourced with top set to the top of the source.
 
 work=$top/build/package-test
@@ -31,8 +31,6 @@ need_build() {
 	need dpkg-buildpackage dpkg-dev
 	need dh debhelper
 	need dh_apparmor dh-apparmor
-	need apparmor_parser apparmor
-	need lintian lintian
 }
 
 build() { # DIRECTORY
@@ -40,29 +38,38 @@ build() { # DIRECTORY
 	"$top/packaging/debian/build.sh" "$1" >"$1/log" 2>&1 || { tail -40 "$1/log"; die "build.sh"; }
 }
 
-# build_package makes $debs/first of HEAD, or of LMTPD_DEB_COMMIT, and $debs/next, which
-# is a newer version of the same.
+# build_package makes $debs/first of HEAD, or of LMTPD_DEB_COMMIT.
 build_package() {
-	local commit lint
+	local commit
 	commit=$(git -C "$top" rev-parse "${LMTPD_DEB_COMMIT:-HEAD}")
 	export LMTPD_DEB_COMMIT=$commit
 	debs=$work/deb-$commit
-	exec 9>"$work/lock"
+	mkdir -p "$work"
+	exec 9>"$work/lock" # somebody may do the same
 	flock 9
-	if [ -e "$debs/complete" ]; then
-		exec 9>&-
-		return 0
+	if [ ! -e "$debs/built" ]; then
+		rm -rf "$work"/deb-*
+		say "the package of $commit"
+		build "$debs/first"
+		(cd "$debs/first" && sha256sum lmtpd_*.deb)
+		touch "$debs/built"
 	fi
-	rm -rf "$work"/deb-*
-	say "the package, built twice, is the same octet for octet"
-	build "$debs/first"
+	exec 9>&-
+}
+
+# check_package looks at what build_package has made, and makes $debs/next, which is a
+# newer version of the same.
+check_package() {
+	local lint="lintian --allow-root --tag-display-limit 0"
+	[ ! -e "$debs/checked" ] || return 0
+	say "the package, built once more, is the same octet for octet"
+	rm -rf "$debs/second" "$debs/cache"
 	(umask 077; TZ=Asia/Tokyo GOCACHE=$debs/cache build "$debs/second")
 	rm -rf "$debs/cache"
-	(cd "$debs/first" && sha256sum lmtpd_*.deb)
-	cmp "$debs"/first/lmtpd_*.deb "$debs"/second/lmtpd_*.deb || die "two builds of $commit differ"
+	cmp "$debs"/first/lmtpd_*.deb "$debs"/second/lmtpd_*.deb || die "two builds of $LMTPD_DEB_COMMIT differ"
+	(cd "$debs/second" && sha256sum lmtpd_*.deb)
 
 	say "lintian finds no error, and no warning that is not explained"
-	lint="lintian --allow-root --tag-display-limit 0"
 	$lint --show-overrides --fail-on none "$debs"/first/lmtpd_*.changes
 	$lint --fail-on error,warning "$debs"/first/lmtpd_*.changes || die lintian
 
@@ -72,6 +79,5 @@ build_package() {
 	say "a newer version, to upgrade to"
 	LMTPD_DEB_VERSION=999.0 build "$debs/next"
 	(cd "$debs/next" && sha256sum lmtpd_*.deb)
-	touch "$debs/complete"
-	exec 9>&-
+	touch "$debs/checked"
 }

@@ -24,6 +24,8 @@ need mmdebstrap mmdebstrap
 need systemd-nspawn systemd-container
 need piuparts piuparts
 need autopkgtest autopkgtest
+need apparmor_parser apparmor
+need lintian lintian
 need_build
 install_needs
 
@@ -56,6 +58,7 @@ trap 'exit 130' INT TERM
 mkdir "$run/test"
 
 build_package
+check_package
 
 overlay() { # NAME: the root, written to in $run/NAME
 	mkdir -p "$run/$1"/{upper,work,root}
