@@ -58,7 +58,8 @@ trap 'exit 130' INT TERM
 mkdir "$run/test"
 
 build_package
-check_package
+[ $# != 0 ] || check_package
+build_next
 
 overlay() { # NAME: the root, written to in $run/NAME
 	mkdir -p "$run/$1"/{upper,work,root}
