@@ -43,7 +43,7 @@ var mayImport = map[string][]string{
 	"userdb/userdbtest":     {module + "/userdb"},
 	"test":                  {},
 	"test/package/load":     {},
-	"test/vm/inject":        {"golang.org/x/sys/unix"},
+	"test/package/inject":   {"golang.org/x/sys/unix"},
 	"test/powercut":         {}, // a module of its own, see its go.mod
 	"bench":                 {},
 	"bench/discard":         {module + "/protocol"},

@@ -91,7 +91,7 @@ fi
 cp -r "$here"/steps "$here"/guest.sh "$here"/lib.sh "$run/test/"
 cp "$debs"/first/lmtpd_*.deb "$run/test/lmtpd.deb"
 cp "$debs"/next/lmtpd_*.deb "$run/test/lmtpd-next.deb"
-(cd "$top" && CGO_ENABLED=0 GOTOOLCHAIN=local go build -o "$run/test/load" ./test/package/load)
+(cd "$top" && CGO_ENABLED=0 GOTOOLCHAIN=local go build -o "$run/test/" ./test/package/load ./test/package/inject)
 printf '%s\n' "$@" >"$run/test/only"
 
 say "booting Debian $suite"

@@ -62,7 +62,7 @@ build_package
 say "the disks"
 test=$run/test
 mkdir -p "$test/steps" "$test/maildir" "$test/writer"
-for step in 30-mail 35-confinement 60-reload 70-idle 75-one-user; do
+for step in 30-mail 35-confinement 36-landlock 60-reload 70-idle 75-one-user; do
 	cp "$top/test/package/steps/$step.sh" "$test/steps/"
 done
 cp "$here"/steps/*.sh "$test/steps/"
@@ -73,7 +73,7 @@ printf '%s\n' "$@" >"$test/only"
 	cd "$top"
 	export CGO_ENABLED=0 GOTOOLCHAIN=local
 	go build -o "$test/load" ./test/package/load
-	go build -o "$test/inject" ./test/vm/inject
+	go build -o "$test/inject" ./test/package/inject
 	for package in delivery/maildir delivery/writer confine; do
 		go test -c -o "$test/${package##*/}.test" "./$package"
 		mkdir -p "$test/${package##*/}"

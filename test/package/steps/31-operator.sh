@@ -10,13 +10,13 @@ for key in SESSION ID QUEUE_ID MESSAGE_ID FROM TO MAILBOX TRANSPORT SIZE STATUS 
 done
 show "the keys of lmtpd(8) that have a value are fields of the journal"
 is "LMTPD_FILE is the file" 1 "$(ls "$(echo "$line" | value LMTPD_FILE)" | wc -l)"
-is "refused, by LMTPD_STATUS" nobody-here@example.net "$(field LMTPD_STATUS=refused | value LMTPD_TO)"
+is "refused, by LMTPD_STATUS and LMTPD_TO" 5.1.1 "$(field LMTPD_STATUS=refused LMTPD_TO=nobody-here@example.net | value LMTPD_ENHANCED)"
 is "and its priority" 6 "$(field LMTPD_STATUS=refused | value PRIORITY)"
 
 status=$(lmtpd status)
 echo "$status" | sed 's/^/   | /'
 for want in "^configuration  /etc/lmtpd/lmtpd.toml, read " "^listening " "lmtp unix:$postfix" "^writer         /run/lmtpd/writer.sock, [1-9]" \
-	"requests: [1-9][0-9]* answered, 0 unavailable, 0 lost, 0 refused; 0 copies forbidden" "^since the start *3 *0 *1 " "passwd-file /etc/lmtpd/users" "nobody-here@example.net  550 5.1.1"; do
+	"requests: [1-9][0-9]* answered, 0 unavailable, 0 lost, 0 refused; 0 copies forbidden" "since the start +3 +0 +2 " "passwd-file /etc/lmtpd/users" "nobody-here@example.net  550 5.1.1"; do
 	echo "$status" | grep -Eq -- "$want" || fail "lmtpd status: no \"$want\""
 done
 json=$(lmtpd status --json)
