@@ -1,4 +1,5 @@
 # Exim instead of Postfix, with the examples as the package installs them
+apt-get -y -q purge lmtpd >/tmp/apt.log 2>&1 || { cat /tmp/apt.log; fail "apt purge lmtpd"; }
 mails=$(count /home /srv/vmail)
 debconf-set-selections <<'END'
 exim4-config exim4/dc_eximconfig_configtype select internet site; mail is sent and received directly using SMTP
