@@ -12,6 +12,7 @@ unexpected() { # MODE
 
 # everything: deliveries and whatever else the processes do, by every way that they have.
 everything() {
+	trap '[ $? = 0 ] || denials | sort | uniq -c | head -20 | cut -c 1-400' EXIT
 	local before after big=/tmp/big
 	before=$(count /home /srv/vmail)
 	mail alice@example.org bob@example.org carol@example.org dora@example.net emma@example.net

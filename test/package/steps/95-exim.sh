@@ -1,6 +1,7 @@
 # Exim instead of Postfix, with the examples as the package installs them
 apt-get -y -q purge lmtpd >/tmp/apt.log 2>&1 || { cat /tmp/apt.log; fail "apt purge lmtpd"; }
 mails=$(count /home /srv/vmail)
+trap '[ $? = 0 ] || tail -n 20 /var/log/exim4/mainlog' EXIT
 debconf-set-selections <<'END'
 exim4-config exim4/dc_eximconfig_configtype select internet site; mail is sent and received directly using SMTP
 exim4-config exim4/mailname string example.org
@@ -49,11 +50,11 @@ address = "tcp:127.0.0.1:2424"
 END
 lmtpd check | sed 's/^/   /'
 systemctl restart lmtpd.service
-dialog() { printf 'EHLO client\r\nMAIL FROM:<a@client.example>\r\nRCPT TO:<%s>\r\nQUIT\r\n' "$1" | exim4 -bhc 127.0.0.1 2>/dev/null; }
+dialog() { printf 'EHLO client\r\nMAIL FROM:<a@client.example>\r\nRCPT TO:<%s>\r\nQUIT\r\n' "$1" | exim4 -bhc 192.0.2.7 2>/dev/null; }
 dialog emma@example.net | tr -d '\r' | grep -q '^250 Accepted' || { dialog emma@example.net; fail "a known user"; }
 show "a known user is accepted at RCPT"
-dialog nobody@example.net | tr -d '\r' | grep '^550' | sed 's/^/   an unknown one: /'
-dialog nobody@example.net | grep -q '^550' || { dialog nobody@example.net; fail "an unknown user"; }
+dialog nobody-here@example.net | tr -d '\r' | grep '^550' | sed 's/^/   an unknown one: /'
+dialog nobody-here@example.net | tr -d '\r' | grep -q '^550' || { dialog nobody-here@example.net; fail "an unknown user"; }
 mails=$(count /home /srv/vmail)
 mail emma@example.net
 within 20 "mail for an address of the file" holds $((mails + 1)) /home /srv/vmail
