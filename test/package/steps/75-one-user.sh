@@ -10,6 +10,8 @@ mail gina@example.net
 gina=/srv/vmail/example.net/gina/Maildir
 within 20 "gina, whose record names no owner, has mail" holds 1 $gina/new
 is "its owner" "vmail:vmail 600" "$(stat -c '%U:%G %a' $gina/new/*)"
+is "$generic, for members of the group still" "root:lmtpd 660" "$(stat -c '%U:%G %a' $generic)"
+is "/run/lmtpd/status.sock" "vmail:vmail 600" "$(stat -c '%U:%G %a' /run/lmtpd/status.sock)"
 is "processes of lmtpd" "1 vmail" "$(ps -C lmtpd -o user= | sort | uniq -c | sed 's/^ *//')"
 is "its capabilities" "0000000000000000 0000000000000000" "$(sed -n 's/^Cap\(Eff\|Bnd\):\t//p' "/proc/$(main_pid)/status" | tr '\n' ' ' | sed 's/ $//')"
 score=$(systemd-analyze security --no-pager lmtpd.service | sed -n 's/.*Overall exposure level.*: \([0-9.]*\) .*/\1/p')

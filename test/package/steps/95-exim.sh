@@ -31,6 +31,7 @@ within 20 "mail for login accounts" holds $((mails + 2)) /home /srv/vmail
 id=$(sed -n 's/.* \([^ ]*\) [=-]> alice.* T=lmtpd.*/\1/p' /var/log/exim4/mainlog | tail -1)
 is "recipients in the journal with LMTPD_QUEUE_ID=$id" 2 "$(journalctl -q -o cat LMTPD_QUEUE_ID="$id" LMTPD_STATUS=delivered | wc -l)"
 is "transactions of them" 1 "$(journalctl -q -o json LMTPD_QUEUE_ID="$id" | sed 's/.*"LMTPD_SESSION":"\([^"]*\)".*/\1/' | sort -u | wc -l)"
+is "$generic, once lmtpd runs" "root:Debian-exim 660" "$(stat -c '%U:%G %a' $generic)"
 
 # Addresses of a file, and unknown ones refused at the door by a callout.
 sed 's/= example.org/= example.net/' $examples/exim/main >$exim/main/000_lmtpd
