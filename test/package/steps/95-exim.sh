@@ -50,7 +50,7 @@ name = "lmtp-callout"
 address = "tcp:127.0.0.1:2424"
 END
 lmtpd check | sed 's/^/   /'
-systemctl restart lmtpd.service
+systemctl restart lmtpd-writer.service lmtpd.service
 dialog() { printf 'EHLO client\r\nMAIL FROM:<a@client.example>\r\nRCPT TO:<%s>\r\nQUIT\r\n' "$1" | exim4 -bhc 192.0.2.7 2>/dev/null; }
 dialog emma@example.net | tr -d '\r' | grep -q '^250 Accepted' || { dialog emma@example.net; fail "a known user"; }
 show "a known user is accepted at RCPT"
