@@ -20,7 +20,10 @@ fill() { { printf 'Subject: %s\n\n' "$1"; head -c 3000 /dev/zero | tr '\0' x | f
 failed() { journalctl -q -o cat -u lmtpd.service --since=-60s | grep 'over-quota.*permission denied'; }
 fill one
 within 10 "without a drop-in the program is not started, and the log says so" failed
-drop_in lmtpd.service programs </usr/share/doc/lmtpd/examples/programs.conf
+drop_in lmtpd.service programs <<'END'
+[Service]
+ExecPaths=/usr/local/bin/over-quota /bin/sh
+END
 systemctl restart lmtpd.service
 rm -rf /srv/vmail/example.net/fred/Maildir
 fill two
