@@ -155,6 +155,9 @@ func (e *explainer) show(address string, x *delivery.Explanation, asked *askedDa
 			from = "the user's record, " + x.User.Mail
 		}
 		e.line("mailbox", "%s (from %s)", filepath.Join(t.Root, t.Path), from)
+		if e.config.Mailbox.SingleInstance {
+			e.line("", "one file with the copies of others who have this owner (mailbox.single_instance)")
+		}
 		e.folder(x)
 		e.disk(t, &x.Probe)
 	}

@@ -49,6 +49,25 @@ func writeTestFile(t *testing.T, name, text string) {
 	}
 }
 
+// Whoever may share a file with others is told so.
+func TestExplainSingleInstance(t *testing.T) {
+	dir, config := explainSite(t)
+	text, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, mailbox := range map[bool]string{false: "", true: "[mailbox]\nsingle_instance = true\n"} {
+		writeTestFile(t, config, string(text)+mailbox)
+		var out strings.Builder
+		if err := explain(t.Context(), &out, config, filepath.Join(dir, "proc"), 0, []string{"ann@example.org"}); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(out.String(), "one file with the copies of others"); got != want {
+			t.Errorf("single_instance %t: %s", want, &out)
+		}
+	}
+}
+
 func TestExplain(t *testing.T) {
 	dir, config := explainSite(t)
 	for _, test := range []struct {
