@@ -59,6 +59,7 @@ smtp      unix  -       -       n       -       -       smtp
 lmtpd     unix  -       -       n       -       -       lmtp
   -o lmtp_line_length_limit=0
   -o lmtp_send_xforward_command=yes
+  -o lmtp_connection_cache_on_demand=no
   flags=X
 virtual   unix  -       n       n       -       -       virtual
 showq     unix  n       -       n       -       -       showq

@@ -7,10 +7,12 @@ import (
 	"testing"
 )
 
-// TestPostfixReload: a reload in the middle of traffic delays no message.
+// TestPostfixReload: a reload in the middle of traffic delays no message, not even
+// where Postfix keeps its connections, as it does unless told otherwise.
 func TestPostfixReload(t *testing.T) {
 	t.Parallel()
-	s := startVirtualSite(t, []string{"user"}, "")
+	s := startVirtualSiteWith(t, []string{"user"}, contrib(t, "main.cf.virtual", "/run/lmtpd", "RUN"),
+		contrib(t, "master.cf", "  -o lmtp_connection_cache_on_demand=no\n", ""))
 	const senders, each = 4, 25
 	ids := make(chan string, senders*each)
 	var all sync.WaitGroup
