@@ -1,10 +1,7 @@
 package relay_test
 
 import (
-	"bufio"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -156,79 +153,6 @@ func TestLMTP(t *testing.T) {
 		r.CloseIdle()
 		s.Close()
 	}
-}
-
-// script is a server that follows a dialog: "< X" wants a line that begins with X, "<data"
-// reads a message, "> X" answers, "hang" waits for the client to leave. Each connection
-// has a dialog of its own.
-type script struct {
-	relay.Host
-	mu    sync.Mutex
-	conns int
-	data  []string
-}
-
-func newScript(t *testing.T, dialogs ...string) *script {
-	t.Helper()
-	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &script{Host: relay.Host{Network: "unix", Addr: l.Addr().String()}}
-	var all sync.WaitGroup
-	all.Go(func() {
-		for _, d := range dialogs {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			s.mu.Lock()
-			s.conns++
-			s.mu.Unlock()
-			all.Go(func() {
-				defer conn.Close()
-				s.play(t, conn, d)
-			})
-		}
-		l.Close()
-	})
-	t.Cleanup(func() { l.Close(); all.Wait() })
-	return s
-}
-
-func (s *script) play(t *testing.T, conn net.Conn, dialog string) {
-	in := bufio.NewReader(conn)
-	for step := range strings.Lines(dialog) {
-		step = strings.TrimSuffix(strings.TrimLeft(step, "\t"), "\n")
-		switch verb, rest, _ := strings.Cut(step, " "); verb {
-		case ">":
-			io.WriteString(conn, strings.ReplaceAll(rest, `\n`, "\r\n")+"\r\n")
-		case "<":
-			if line, _ := readLine(in); !strings.HasPrefix(line, rest) {
-				t.Errorf("server got %q, want %q", line, rest)
-				return
-			}
-		case "<data":
-			var text strings.Builder
-			for line, ok := readLine(in); ok && line != "."; line, ok = readLine(in) {
-				text.WriteString(line + "\n")
-			}
-			s.mu.Lock()
-			s.data = append(s.data, text.String())
-			s.mu.Unlock()
-		case "hang":
-			for line, ok := readLine(in); ok && line != "QUIT"; line, ok = readLine(in) {
-			}
-		}
-	}
-}
-
-func readLine(in *bufio.Reader) (string, bool) {
-	line, err := in.ReadString('\n')
-	if err != nil {
-		return "gone: " + err.Error(), false
-	}
-	return strings.TrimRight(line, "\r\n"), true
 }
 
 const hello = "> 220 here\n< LHLO front.example.org\n> 250-me\\n250-SIZE 1000\\n250 ENHANCEDSTATUSCODES\n"
@@ -521,107 +445,6 @@ func TestExtensions(t *testing.T) {
 	p = parcel("x@example.org", "a@example.org")
 	p.Mail = protocol.MailParams{Body: protocol.Body8BitMIME, Ret: "FULL"}
 	want(t, deliver(t, r, p), "ok taken")
-}
-
-func TestTLS(t *testing.T) {
-	start := func(implicit, offered bool) *protocoltest.Server {
-		s := protocoltest.NewUnstartedServer(protocol.SMTP, protocol.HandlerFunc(func(_ context.Context, tx *protocol.Transaction, b *protocol.Body) error {
-			io.Copy(io.Discard, b)
-			return protocol.Replyf(250, protocol.Enhanced{2, 0, 0}, "by %s", tx.With())
-		}))
-		switch {
-		case implicit:
-			s.StartTLS()
-		case offered:
-			s.UseTLS()
-			s.Start()
-		default:
-			s.Start()
-		}
-		t.Cleanup(s.Close)
-		return s
-	}
-	safe, plain, implicit := start(false, true), start(false, false), start(true, true)
-	atLocalhost := func(s *protocoltest.Server) relay.Host { // the certificate's name
-		_, port, _ := net.SplitHostPort(s.Addr)
-		return relay.Host{Network: "tcp", Addr: net.JoinHostPort("localhost", port)}
-	}
-	trust := func(s *protocoltest.Server) *tls.Config { return &tls.Config{RootCAs: s.ClientTLS().RootCAs} }
-	broken := newTCPScript(t, "> 220 x\n< EHLO\n> 250-x\\n250 STARTTLS\n< STARTTLS\n> 220 go\n> nonsense\nhang", "> 220 x\n< EHLO\n> 250 x\n< MAIL\n> 250 x\n< RCPT\n> 250 x\n< DATA\n> 354 x\n<data\n> 250 in clear\nhang")
-	for _, test := range []struct {
-		name     string
-		host     relay.Host
-		security relay.Security
-		config   *tls.Config
-		want     string
-	}{
-		{"off", atLocalhost(safe), relay.TLSOff, nil, "ok by ESMTP"},
-		{"opportunistic", atLocalhost(safe), relay.TLSOpportunistic, nil, "ok by ESMTPS"},
-		{"opportunistic, not offered", atLocalhost(plain), relay.TLSOpportunistic, nil, "ok by ESMTP"},
-		{"opportunistic, broken", broken.Host, relay.TLSOpportunistic, nil, "ok in clear"},
-		{"required", atLocalhost(safe), relay.TLSRequired, trust(safe), "ok by ESMTPS"},
-		{"required, not offered", atLocalhost(plain), relay.TLSRequired, trust(safe), "connection to the next server is not safe|*"},
-		{"required, unknown CA", atLocalhost(safe), relay.TLSRequired, trust(implicit), "connection to the next server is not safe|*"},
-		{"required, system's CAs", atLocalhost(safe), relay.TLSRequired, nil, "connection to the next server is not safe|*"},
-		{"implicit", atLocalhost(implicit), relay.TLSImplicit, trust(implicit), "ok by ESMTPS"},
-		{"implicit, plain server", atLocalhost(plain), relay.TLSImplicit, trust(implicit), "connection to the next server is not safe|*"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			r := &relay.Relay{Mode: protocol.SMTP, Hosts: []relay.Host{test.host}, TLS: test.security, TLSConfig: test.config, Connect: 2 * time.Second}
-			defer r.CloseIdle()
-			want(t, deliver(t, r, parcel("", "a@example.org")), test.want)
-		})
-	}
-	// REQUIRETLS goes on where the server offers it and is known to be the one.
-	strict := protocoltest.NewUnstartedServer(protocol.SMTP, protocol.HandlerFunc(func(_ context.Context, tx *protocol.Transaction, b *protocol.Body) error {
-		io.Copy(io.Discard, b)
-		return protocol.Replyf(250, protocol.Enhanced{2, 0, 0}, "%t", tx.Mail.RequireTLS)
-	}))
-	strict.Config.Ext = protocol.DefaultExt | protocol.ExtRequireTLS
-	strict.UseTLS()
-	strict.Start()
-	defer strict.Close()
-	for security, outcome := range map[relay.Security]string{relay.TLSRequired: "ok true", relay.TLSOpportunistic: "next server cannot take this message as it is: *"} {
-		r := &relay.Relay{Mode: protocol.SMTP, Hosts: []relay.Host{atLocalhost(strict)}, TLS: security, TLSConfig: trust(strict)}
-		p := parcel("", "a@example.org")
-		p.Mail.RequireTLS = true
-		want(t, deliver(t, r, p), outcome)
-		r.CloseIdle()
-	}
-	// Another name than that in the certificate.
-	other := &relay.Relay{Mode: protocol.SMTP, TLS: relay.TLSRequired, TLSConfig: &tls.Config{RootCAs: x509.NewCertPool()}}
-	p := parcel("", "a@example.org")
-	p.Host = safe.Addr
-	want(t, deliver(t, other, p), "connection to the next server is not safe|*")
-}
-
-// newTCPScript is newScript on a loopback port.
-func newTCPScript(t *testing.T, dialogs ...string) *script {
-	t.Helper()
-	s := newScript(t, dialogs...)
-	path := s.Addr
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			in, err := l.Accept()
-			if err != nil {
-				return
-			}
-			out, err := net.Dial("unix", path)
-			if err != nil {
-				in.Close()
-				return
-			}
-			go func() { io.Copy(out, in); out.(*net.UnixConn).CloseWrite() }()
-			go func() { io.Copy(in, out); in.Close() }()
-		}
-	}()
-	s.Host = relay.Host{Network: "tcp", Addr: l.Addr().String()}
-	return s
 }
 
 // The host of a user record, and one that is this very program.
