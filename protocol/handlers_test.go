@@ -9,8 +9,10 @@ import (
 	"net/mail"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/lmtpd/lmtpd/protocol"
 	"github.com/lmtpd/lmtpd/protocol/protocoltest"
@@ -273,3 +275,37 @@ func TestOutsideOfASession(t *testing.T) {
 type iotestErr struct{}
 
 func (iotestErr) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+
+// TestPerRecipientSideBySide: as many at once as was asked for, and no more.
+func TestPerRecipientSideBySide(t *testing.T) {
+	const parallel, rcpts = 3, 6
+	var now, most atomic.Int32
+	var once sync.Once
+	together := make(chan struct{})
+	h := protocol.PerRecipient(func(ctx context.Context, _ *protocol.Transaction, _ int, _ *io.SectionReader) protocol.Reply {
+		n := now.Add(1)
+		defer now.Add(-1)
+		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+		}
+		if n == parallel {
+			once.Do(func() { close(together) })
+		}
+		await(ctx, together)
+		return protocol.Reply{}
+	}, parallel)
+	c := serveQuietly(t, h).Dial(t)
+	c.Hello("LHLO")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.Send("", []string{"a", "b", "c", "d", "e", "f"}[:rcpts], "x\r\n", rcpts)
+	}()
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Fatal("they wait for one another")
+	}
+	if n := most.Load(); n != parallel {
+		t.Errorf("%d at once", n)
+	}
+}
