@@ -150,6 +150,19 @@ func TestCloneFaults(t *testing.T) {
 			if err := os.Chmod(root, 0o755); err != nil {
 				t.Fatal(err)
 			}
+			descriptors := func() int {
+				names, err := os.ReadDir("/proc/self/fd")
+				if err != nil {
+					t.Fatal(err)
+				}
+				return len(names)
+			}
+			before, bodies := descriptors(), 0
+			defer func() {
+				if n := descriptors() - bodies; n != before {
+					t.Errorf("%d descriptors before, %d after", before, n)
+				}
+			}()
 			for _, op := range []string{OpUnnamed, OpWrite, OpClone, OpWriteBack, OpSync, OpLink, OpSyncNamed, OpSyncDir} {
 				for _, errno := range []error{unix.EIO, unix.EOPNOTSUPP, unix.ENOSPC} {
 					if op == OpUnnamed && errno == unix.EOPNOTSUPP {
@@ -176,6 +189,7 @@ func TestCloneFaults(t *testing.T) {
 						return nil
 					}}
 					targets := cloneTargets(t, root, 8)
+					bodies++ // open until the test ends
 					results := deliverAll(t, w, spooled(t, memoryDir(t), body), targets)
 					var good []Target
 					var whole []Result
@@ -194,5 +208,40 @@ func TestCloneFaults(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A copy that hangs, also the one that others are to be clones of, holds no other up.
+func TestCloneHang(t *testing.T) {
+	body := strings.Repeat("0123456789abcde\n", 20_000)
+	root := mountImage(t, "mkfs.xfs", "-q", "-m", "reflink=1")
+	if err := os.Chmod(root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, op := range []string{OpUnnamed, OpWrite, OpClone, OpLink} {
+		var mu sync.Mutex
+		hung, release := false, make(chan struct{})
+		w := &Writer{Before: func(at, _ string) error {
+			mu.Lock()
+			first := at == op && !hung
+			hung = hung || first
+			mu.Unlock()
+			if first {
+				<-release
+			}
+			return nil
+		}}
+		targets := cloneTargets(t, root, 8)
+		results := make([]Result, len(targets))
+		left := len(targets)
+		w.Deliver(t.Context(), spooled(t, memoryDir(t), body), targets, func(i int, r Result) {
+			mu.Lock()
+			defer mu.Unlock()
+			results[i] = r
+			if left--; left == 1 {
+				close(release) // all others are delivered
+			}
+		})
+		wantWhole(t, targets, results, body)
 	}
 }
