@@ -55,6 +55,7 @@ type delivery struct {
 	source  *cloneSource
 
 	disk    disk        // what is known of the file system of new/
+	begun   int64       // octets of the file whose write-back has begun
 	classic bool        // by way of tmp/
 	ino     unix.Stat_t // of file
 	tmpName string      // the file's name in tmp/, while it has one
