@@ -1,6 +1,7 @@
 package relay_test
 
 import (
+	"context"
 	"crypto/tls"
 	"testing"
 
@@ -18,7 +19,12 @@ func TestTLS(t *testing.T) {
 	secured.Config.Ext, secured.Config.Log = ext, quiet
 	secured.StartTLS()
 	defer secured.Close()
-	plain := startNext(t, protocol.SMTP, func(srv *protocol.Server) { srv.Ext = ext })
+	plain := startNext(t, protocol.SMTP, func(srv *protocol.Server) {
+		// It offers what it may offer within TLS alone.
+		srv.Policy.Extensions = func(_ context.Context, _ *protocol.Session, lines []string) []string {
+			return append(lines, "REQUIRETLS")
+		}
+	})
 	without := protocoltest.NewUnstartedServer(protocol.SMTP, rec)
 	without.Config.Log = quiet
 	without.StartTLS()
