@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/lmtpd/lmtpd/delivery"
@@ -139,16 +140,19 @@ func (c *config) ownPorts() []int {
 // lmtpd listens on.
 func (c *config) isSelf(log *slog.Logger) func(host, port string) bool {
 	names := []string{c.Hostname, machineName()}
-	var own []net.IP
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		log.Warn("addresses of this machine are not known: hosts in user records are compared by name only", "error", err)
-	}
-	for _, a := range addrs {
-		if n, ok := a.(*net.IPNet); ok {
-			own = append(own, n.IP)
+	// Asked for when a record names an address: most sites have none.
+	own := sync.OnceValue(func() (own []net.IP) {
+		addrs, err := net.InterfaceAddrs()
+		if err != nil {
+			log.Warn("addresses of this machine are not known: hosts in user records are compared by name only", "error", err)
 		}
-	}
+		for _, a := range addrs {
+			if n, ok := a.(*net.IPNet); ok {
+				own = append(own, n.IP)
+			}
+		}
+		return own
+	})
 	ports := c.ownPorts()
 	def := c.recordPort()
 	return func(host, port string) bool {
@@ -157,7 +161,7 @@ func (c *config) isSelf(log *slog.Logger) func(host, port string) bool {
 			n, _ = strconv.Atoi(port)
 		}
 		if ip := net.ParseIP(host); ip != nil {
-			return slices.Contains(ports, n) && slices.ContainsFunc(own, ip.Equal)
+			return slices.Contains(ports, n) && slices.ContainsFunc(own(), ip.Equal)
 		}
 		host = strings.TrimSuffix(host, ".")
 		named := slices.ContainsFunc(names, func(name string) bool { return strings.EqualFold(name, host) && name != "localhost" })

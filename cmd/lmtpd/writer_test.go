@@ -53,7 +53,7 @@ func TestWriterServes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(users, fmt.Appendf(nil, "bob@example.org::%d:%d::%s::\n", uid, gid, home), 0o600); err != nil {
+	if err := os.WriteFile(users, fmt.Appendf(nil, "bob@example.org::%[1]d:%[2]d::%[3]s::\nher@example.org::%[1]d:%[2]d::%[3]s::userdb_host=192.0.2.1\n", uid, gid, home), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	c := loadText(t, fmt.Sprintf("[writer]\nsocket = %q\nfront_user = \"%d\"\n[[userdb]]\ntype = \"passwd-file\"\npath = %q\nminimum_uid = 1\n",
@@ -85,12 +85,18 @@ func TestWriterServes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// A host that the front has found to be this machine.
+	hers := target
+	hers.Account = "her@example.org"
+	if r := deliver(hers); r.Err != nil {
+		t.Errorf("a record with a host: %v", r.Err)
+	}
 	other := target
 	other.Root = dir
 	if r := deliver(other); r.Err == nil || !strings.Contains(r.Err.Error(), "path is not allowed") {
 		t.Errorf("another root: %+v", r)
 	}
-	if n := d.counts.delivered.Load(); n != 2 || d.counts.deferred.Load() != 1 {
+	if n := d.counts.delivered.Load(); n != 3 || d.counts.deferred.Load() != 1 {
 		t.Errorf("%d delivered, %d deferred", n, d.counts.deferred.Load())
 	}
 	d.listeners.close()

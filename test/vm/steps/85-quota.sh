@@ -1,7 +1,7 @@
 # a full disk quota is 452 4.2.2, for its owner alone
 modprobe quota_v2
 install -d /srv/disk
-mount /dev/vdc /srv/disk
+mount -o usrquota,grpquota /dev/vdc /srv/disk
 for name in quinn rosa; do
 	useradd --home-dir /srv/disk/$name --create-home --shell /bin/bash $name
 done
