@@ -191,7 +191,7 @@ func (d *delivery) writeClone() (ok bool, err error) {
 		return false, err
 	}
 	if unsupported(err) {
-		known := d.disk
+		known, _ := d.w.disks.get(d.dev)
 		known.clones = false
 		d.w.disks.put(d.dev, known)
 	}

@@ -17,6 +17,11 @@ const (
 	nothingMade = math.MaxInt // of delivery.made
 	nameTries   = 5           // names tried before a collision is an error
 	interrupts  = 100         // times a call is repeated after EINTR
+
+	// fewDeliveries is up to how many at a time content and name are synced together.
+	// The commits of more of them serve several anyway, and syncs that wait for each
+	// other's directories make it slower.
+	fewDeliveries = 4
 )
 
 // delivery is one copy on its way into one mailbox. Its phases are methods, each
@@ -165,7 +170,7 @@ func (d *delivery) nameFile() error {
 		d.leaveSharing()
 		d.classic = true
 		if err = d.again(); err == nil {
-			d.w.disks.put(d.dev, disk{classic: true, ordered: d.disk.ordered, clones: d.disk.clones})
+			d.w.wantsTmp(d.dev)
 		}
 	}
 	d.res.Name += d.w.now().Sub(begin)
@@ -251,6 +256,7 @@ func (d *delivery) alive(op, path string) error {
 // one in tmp/ where the file system has none.
 func (d *delivery) create() error {
 	d.disk = d.w.disk(d.new, d.dev)
+	d.disk.ordered = d.disk.ordered && len(d.w.slots) <= fewDeliveries
 	d.classic = d.classic || d.disk.classic
 	if !d.classic {
 		dir := d.abs(path.Join(d.base, d.sub))
@@ -261,7 +267,7 @@ func (d *delivery) create() error {
 		switch {
 		case unsupported(err), errors.Is(err, unix.EISDIR): // EISDIR from kernels and layers that do not know the flag
 			d.classic = true
-			d.w.disks.put(d.dev, disk{classic: true, ordered: d.disk.ordered, clones: d.disk.clones})
+			d.w.wantsTmp(d.dev)
 		case err != nil:
 			return err
 		default:

@@ -71,6 +71,13 @@ func (w *Writer) disk(fd int, dev device) disk {
 	return k
 }
 
+// wantsTmp notes that messages go by way of tmp/ on a file system.
+func (w *Writer) wantsTmp(dev device) {
+	k, _ := w.disks.get(dev)
+	k.classic = true
+	w.disks.put(dev, k)
+}
+
 func (w *Writer) judge(fd int, dev device) disk {
 	var k disk
 	var st unix.Statfs_t

@@ -29,7 +29,8 @@
 // its time in its two commits. One does where a name cannot become durable before the
 // content: then it is enough to write the content back and wait for that
 // (sync_file_range), give the name, and sync file and directory together. That is 1.4
-// to 1.9 times as fast for one delivery at a time.
+// to 1.9 times as fast for one delivery at a time. Of many at a time each commit serves
+// several anyway, so it is done only while there are few.
 //
 // No call promises it, so it is done only where the file system itself does, and the
 // power was cut to see (test/powercut: at no point of the write logs was there half a

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -181,4 +182,33 @@ func joined(trace string) []string {
 		lines = append(lines, line)
 	}
 	return lines
+}
+
+// Content and name are synced together only while few deliveries are under way.
+func TestOrderOfMany(t *testing.T) {
+	var got []string
+	w := &Writer{Order: syncOnce, Before: func(op, _ string) error {
+		if op == OpWriteBack || op == OpSync || op == OpSyncNamed {
+			got = append(got, op)
+		}
+		return nil
+	}}
+	root := memoryDir(t)
+	for busy, want := range map[int][]string{
+		fewDeliveries - 1: {OpWriteBack, OpSyncNamed},
+		fewDeliveries:     {OpSync},
+	} {
+		delivered(t, w, Target{Root: root}, "x\n") // makes the slots
+		for range busy {
+			w.slots <- struct{}{}
+		}
+		got = nil
+		delivered(t, w, Target{Root: root}, "x\n")
+		for range busy {
+			<-w.slots
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("beside %d others: %q, want %q", busy, got, want)
+		}
+	}
 }
