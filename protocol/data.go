@@ -49,7 +49,11 @@ func (s *Session) receive(ctx context.Context, tx *Transaction, c *chunks) Reply
 		inner.complete(s.srv.timeouts.Deliver)
 		tx.dataComplete()
 	})
-	s.wire.grow()
+	if size := tx.Mail.Size; size > 0 && size < mailBuffer {
+		s.wire.grow(mailBuffer)
+	} else {
+		s.wire.grow(dataBuffer)
+	}
 	if c != nil {
 		c.ctx = outer
 		s.chunks = c

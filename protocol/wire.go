@@ -38,12 +38,24 @@ type wire struct {
 const (
 	idleBuffer = 2 << 10  // octets that a session holds while it waits
 	dataBuffer = 64 << 10 // octets borrowed while a message arrives
+	mailBuffer = 8 << 10  // the same for one that says it is smaller
 	minLine    = 500      // octets that a command line may always have
 	maxOut     = 4 << 10  // replies collected before they are written anyhow
 	maxSpare   = 1 << 10
 )
 
-var dataBuffers = sync.Pool{New: func() any { b := make([]byte, dataBuffer); return &b }}
+var (
+	dataBuffers = sync.Pool{New: func() any { b := make([]byte, dataBuffer); return &b }}
+	mailBuffers = sync.Pool{New: func() any { b := make([]byte, mailBuffer); return &b }}
+)
+
+// buffersOf is the pool for buffers of n octets.
+func buffersOf(n int) *sync.Pool {
+	if n == mailBuffer {
+		return &mailBuffers
+	}
+	return &dataBuffers
+}
 
 func newWire(conn net.Conn, writeTimeout time.Duration) *wire {
 	w := &wire{conn: conn, socket: conn, writeTimeout: writeTimeout}
@@ -93,7 +105,7 @@ func (w *wire) line(limit func(start []byte) int, before func() error) ([]byte, 
 			return line, nil
 		}
 		if w.w-w.r == len(w.buf) {
-			w.grow()
+			w.grow(dataBuffer)
 		}
 		if n := w.w - w.r; dropped > 0 || n == len(w.buf) || n > minLine && n >= limit(w.buf[w.r:w.w]) {
 			dropped += w.w - w.r
@@ -146,16 +158,18 @@ func (w *wire) fill() error {
 // drained reports whether all input that has come was used.
 func (w *wire) drained() bool { return w.r == w.w }
 
-// grow exchanges the small buffer for a large one, shrink the reverse where what
-// is left fits.
-func (w *wire) grow() {
-	if len(w.buf) >= dataBuffer {
+// grow exchanges the buffer for one of n octets, unless it is as large; shrink the
+// reverse where what is left fits.
+func (w *wire) grow(n int) {
+	if len(w.buf) >= n {
 		return
 	}
-	w.large = dataBuffers.Get().(*[]byte)
+	old := w.large
+	w.large = buffersOf(n).Get().(*[]byte)
 	big := *w.large
 	w.w = copy(big, w.buf[w.r:w.w])
 	w.r, w.buf = 0, big
+	w.giveBack(old)
 }
 
 func (w *wire) shrink() {
@@ -164,8 +178,14 @@ func (w *wire) shrink() {
 	}
 	w.w = copy(w.home, w.buf[w.r:w.w])
 	w.r, w.buf = 0, w.home
-	dataBuffers.Put(w.large)
+	w.giveBack(w.large)
 	w.large = nil
+}
+
+func (w *wire) giveBack(b *[]byte) {
+	if b != nil {
+		buffersOf(len(*b)).Put(b)
+	}
 }
 
 // put appends a reply to those that wait to be written. It never writes itself,
