@@ -48,7 +48,7 @@ build_package() {
 	exec 9>"$work/lock" # somebody may do the same
 	flock 9
 	if [ ! -e "$debs/built" ]; then
-		rm -rf "$work"/deb-*
+		find "$work" -maxdepth 1 -name "deb-*" -mmin +600 -exec rm -rf {} + # of former days
 		say "the package of $commit"
 		build "$debs/first"
 		(cd "$debs/first" && sha256sum lmtpd_*.deb)
