@@ -101,7 +101,7 @@ func TestOwners(t *testing.T) {
 		force := w.Before
 		seen := &Writer{Before: func(op, path string) error {
 			// A descriptor is synced with nobody's credentials in particular.
-			if op != OpBecome && op != OpRestore && op != OpSync && op != OpSyncDir && !strings.Contains(path, "/root") {
+			if op != OpBecome && op != OpRestore && op != OpSync && op != OpSyncNamed && op != OpWriteBack && op != OpSyncDir && !strings.Contains(path, "/root") {
 				if id := identity("/proc/thread-self"); !strings.Contains(id, fmt.Sprintf("Uid: 0 0 0 %d; Gid: 0 0 0 %d",
 					ownerOf(owners, path).UID, ownerOf(owners, path).GID)) {
 					t.Errorf("%s %s as %s", op, path, id)
