@@ -1,5 +1,5 @@
 # Exim instead of Postfix, with the examples as the package installs them
-apt-get -y -q purge lmtpd >/tmp/apt.log 2>&1 || { cat /tmp/apt.log; fail "apt purge lmtpd"; }
+dpkg --purge lmtpd >/tmp/apt.log 2>&1 || { cat /tmp/apt.log; fail "dpkg --purge lmtpd"; }
 mails=$(count /home /srv/vmail)
 trap '[ $? = 0 ] || tail -n 20 /var/log/exim4/mainlog' EXIT
 debconf-set-selections <<'END'
