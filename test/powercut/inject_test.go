@@ -27,6 +27,7 @@ func newInjector(t *testing.T) *injector {
 	in := &injector{t: t, disk: startFaults(t)}
 	makeHomes(t, in.disk.below, injectUsers)
 	in.site = newSite(t, in.disk.path, injectUsers, "full")
+	in.site.extra += "clean_tmp = false\n" // which comes after the reply, and at any time
 	in.site.start(t)
 	var err error
 	if in.client, err = in.site.dial(); err != nil {
