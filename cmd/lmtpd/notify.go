@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"log/slog"
+	"net"
+	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
@@ -11,10 +14,21 @@ import (
 
 // notifier tells systemd what the daemon is doing (sd_notify(3)). Without NOTIFY_SOCKET
 // in the environment every method does nothing. It is safe for concurrent use.
-type notifier struct{ log *slog.Logger }
+type notifier struct {
+	log    *slog.Logger
+	owes   atomic.Bool // ready could not be told
+	failed atomic.Bool // the last message could not be sent
+}
 
-// ready says that the daemon serves, at start and after a reload.
-func (n *notifier) ready(status string) { n.send(sd.SdNotifyReady, statusLine(status)) }
+// notifyPatience is how long systemd may take to read: its socket holds a bounded
+// number of messages, of all services, and the daemon has a signal to heed.
+const notifyPatience = 2 * time.Second
+
+// ready says that the daemon serves, at start and after a reload. What could not be told
+// goes with the next status.
+func (n *notifier) ready(status string) {
+	n.owes.Store(!n.send(sd.SdNotifyReady, statusLine(status)))
+}
 
 // reloading begins a reload, which ready ends. Type=notify-reload wants to know since
 // when on the monotonic clock.
@@ -26,7 +40,13 @@ func (n *notifier) reloading() {
 func (n *notifier) stopping(status string) { n.send(sd.SdNotifyStopping, statusLine(status)) }
 
 // status is the line that systemctl status shows.
-func (n *notifier) status(status string) { n.send(statusLine(status)) }
+func (n *notifier) status(status string) {
+	if n.owes.Load() {
+		n.ready(status)
+		return
+	}
+	n.send(statusLine(status))
+}
 
 func statusLine(status string) string {
 	return "STATUS=" + strings.Map(func(r rune) rune {
@@ -37,13 +57,33 @@ func statusLine(status string) string {
 	}, status)
 }
 
-func (n *notifier) send(variables ...string) {
+func (n *notifier) send(variables ...string) bool {
 	for i := range variables {
 		variables[i] = strings.TrimRight(variables[i], "\n")
 	}
-	if _, err := sd.SdNotify(false, strings.Join(variables, "\n")); err != nil {
+	err := tellSystemd(strings.Join(variables, "\n"))
+	if before := n.failed.Swap(err != nil); err != nil && !before {
 		n.log.Warn("telling systemd", "error", err)
 	}
+	return err == nil
+}
+
+// tellSystemd is sd.SdNotify that does not wait for ever while nobody reads.
+func tellSystemd(text string) error {
+	address := os.Getenv("NOTIFY_SOCKET")
+	if address == "" {
+		return nil
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: address, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetWriteDeadline(time.Now().Add(notifyPatience)); err != nil {
+		return err
+	}
+	_, err = conn.Write([]byte(text))
+	return err
 }
 
 // watchdogInterval is how often watchdog has to run: half of WatchdogSec=, 0 without it.

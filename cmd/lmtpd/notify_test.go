@@ -78,6 +78,39 @@ func TestNotifyWithoutSystemd(t *testing.T) {
 	}
 }
 
+// Nobody reads the socket: the daemon goes on, and says that it is ready when somebody
+// reads again.
+func TestNotifyWithoutReader(t *testing.T) {
+	next := systemdSocket(t)
+	conn, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+	full := 0
+	for ; err == nil; full++ {
+		_, err = conn.Write([]byte("X=1"))
+	}
+	var log bytes.Buffer
+	n := &notifier{log: slog.New(slog.NewTextHandler(&log, nil))}
+	n.ready("serving") // returns
+	if !strings.Contains(log.String(), "telling systemd") {
+		t.Errorf("got %q", log.String())
+	}
+	for range full - 1 {
+		next()
+	}
+	n.status("1 sessions")
+	if got := next(); got != "READY=1\nSTATUS=1 sessions" {
+		t.Errorf("got %q", got)
+	}
+	n.status("2 sessions")
+	if got := next(); got != "STATUS=2 sessions" {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestWatchdog(t *testing.T) {
 	next := systemdSocket(t)
 	n := &notifier{log: discardLog()}

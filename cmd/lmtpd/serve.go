@@ -101,7 +101,7 @@ func runDaemon(path string, setUp func(*daemon, *config) error) error {
 	if err != nil {
 		return &exitError{exitConfig, err.Error()}
 	}
-	d := &daemon{path: path, log: log, listeners: newListeners(inherited, log), notify: &notifier{log}, pings: make(chan struct{})}
+	d := &daemon{path: path, log: log, listeners: newListeners(inherited, log), notify: &notifier{log: log}, pings: make(chan struct{})}
 	defer func() {
 		if d.endpoints != nil {
 			d.endpoints.close()
@@ -165,7 +165,7 @@ func (d *daemon) loop(signals <-chan os.Signal) error {
 		case <-d.pings:
 			d.sessions()
 		case <-ticker.C:
-			if s := d.status(); s != shown {
+			if s := d.status(); s != shown || d.notify.owes.Load() {
 				d.notify.status(s)
 				shown = s
 			}

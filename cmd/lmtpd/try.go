@@ -90,7 +90,7 @@ func (t *trial) start(o *tryOptions) error {
 	if c.Listen, err = o.listen(dir); err != nil {
 		return &exitError{exitUsage, err.Error()}
 	}
-	t.d = daemon{log: t.log, listeners: newListeners(nil, t.log), notify: &notifier{t.log}}
+	t.d = daemon{log: t.log, listeners: newListeners(nil, t.log), notify: &notifier{log: t.log}}
 	agent, err := buildAgent(c, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return &exitError{exitConfig, err.Error()}

@@ -20,7 +20,7 @@ import (
 func writerDaemon(t *testing.T, log *bytes.Buffer, inherited ...inheritedSocket) *daemon {
 	t.Helper()
 	l := slog.New(slog.NewTextHandler(log, nil))
-	d := &daemon{log: l, listeners: newListeners(inherited, l), notify: &notifier{l}}
+	d := &daemon{log: l, listeners: newListeners(inherited, l), notify: &notifier{log: l}}
 	t.Cleanup(d.listeners.close)
 	return d
 }
