@@ -57,7 +57,13 @@ type QuotaError struct {
 }
 
 func (e *QuotaError) Error() string {
-	return fmt.Sprintf("%v: %d octets of %d, %d messages of %d", e.Cause, e.Usage.Octets, e.Limit.Octets, e.Usage.Messages, e.Limit.Messages)
+	of := func(n, limit int64, what string) string {
+		if limit == 0 {
+			return fmt.Sprintf("%d %s", n, what)
+		}
+		return fmt.Sprintf("%d %s of %d", n, what, limit)
+	}
+	return fmt.Sprintf("%v: %s, %s", e.Cause, of(e.Usage.Octets, e.Limit.Octets, "octets"), of(e.Usage.Messages, e.Limit.Messages, "messages"))
 }
 
 // Unwrap returns the cause.

@@ -325,3 +325,20 @@ func FuzzSizes(f *testing.F) {
 		}
 	})
 }
+
+// Where there is no limit, none is named.
+func TestQuotaErrorText(t *testing.T) {
+	for _, c := range []struct {
+		limit Quota
+		want  string
+	}{
+		{Quota{Octets: 100}, "mailbox is over quota: 90 octets of 100, 2 messages"},
+		{Quota{Messages: 2}, "mailbox is over quota: 90 octets, 2 messages of 2"},
+		{Quota{Octets: 100, Messages: 5}, "mailbox is over quota: 90 octets of 100, 2 messages of 5"},
+	} {
+		e := &QuotaError{Cause: ErrQuota, Usage: Usage{Octets: 90, Messages: 2}, Limit: c.limit}
+		if got := e.Error(); got != c.want {
+			t.Errorf("got %q, want %q", got, c.want)
+		}
+	}
+}
