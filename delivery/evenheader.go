@@ -24,10 +24,11 @@ func evenHeaders(targets []maildir.Target) {
 	}
 }
 
-// lengthen makes a header so long, unless a line would become too long.
+// lengthen makes a header so long, unless a line would become too long. What stands
+// before Received may have an address in it, in which each blank counts.
 func lengthen(header []byte, length int) []byte {
 	at := bytes.LastIndex(header, []byte("; "))
-	if at < 0 || len(header) >= length {
+	if at < 0 || len(header) >= length || at < bytes.LastIndex(header, []byte("Received: ")) {
 		return header
 	}
 	begin := bytes.LastIndexByte(header[:at], '\n') + 1

@@ -52,6 +52,11 @@ func TestEvenHeaders(t *testing.T) {
 	if got := string(lengthen([]byte(long), len(long)+maxLine)); got != long {
 		t.Errorf("%.60q", got)
 	}
+	// A shared header has no "; " in its Received, but perhaps in the sender's address.
+	shared := "Return-Path: <\"a; b\"@example.org>\nReceived: x;\n\tdate\n"
+	if got := string(lengthen([]byte(shared), 200)); got != shared {
+		t.Errorf("%q", got)
+	}
 	targets := []maildir.Target{{Header: []byte("none\n")}, {Header: []byte("longer; x\n")}}
 	if evenHeaders(targets); string(targets[0].Header) != "none\n" {
 		t.Errorf("%q", targets[0].Header)
