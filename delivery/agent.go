@@ -53,6 +53,9 @@ type Agent struct {
 	// Noticed, if set, is told of each QuotaNotice: whether it went by "mail" or by
 	// "command", and why it did not.
 	Noticed func(by string, err error)
+	// Beside, if set, counts what goes on beside deliveries, which Wait waits for.
+	// Several agents may share it.
+	Beside *sync.WaitGroup
 
 	once   sync.Once
 	prefix string

@@ -66,7 +66,14 @@ type notices struct {
 
 // Wait returns when no notice is on its way any more. It is for the end of a program:
 // no delivery may be on its way or begin.
-func (a *Agent) Wait() { a.notices.over.Wait() }
+func (a *Agent) Wait() { a.beside().Wait() }
+
+func (a *Agent) beside() *sync.WaitGroup {
+	if a.Beside != nil {
+		return a.Beside
+	}
+	return &a.notices.over
+}
 
 // notify sends the notices of a threshold, after the reply and beside all else. t is
 // the target of the copy that went past it.
@@ -106,7 +113,7 @@ func (a *Agent) background(w *QuotaWarning, by string, send func() (string, erro
 		over("", fmt.Errorf("%d are on their way", maxNotices))
 		return
 	}
-	a.notices.over.Go(func() {
+	a.beside().Go(func() {
 		defer a.notices.now.Add(-1)
 		over(send())
 	})

@@ -55,6 +55,7 @@ type daemon struct {
 	endpoints *endpoints // of observer
 
 	agents   agents
+	notices  sync.WaitGroup // quota warnings on their way, of all configurations
 	confined bool           // this process has given up rights
 	allowed  []confine.Path // nil: files are not confined
 	client   *writer.Client // nil: this process writes the mail
@@ -200,6 +201,7 @@ func (d *daemon) start(c *config) error {
 		d.observer.outcome(o)
 	}
 	agent.Noticed = d.observer.metrics.noticed
+	agent.Beside = &d.notices
 	var databases []*lookupCounts
 	agent.Users, databases = d.observer.observe(agent.Users)
 	if err := d.startAgent(c, agent); err != nil {
@@ -342,14 +344,10 @@ func (d *daemon) drain(sig os.Signal, signals <-chan os.Signal) error {
 const noticePatience = 10 * time.Second
 
 func (d *daemon) awaitNotices() {
-	agent := d.agents.current.Load()
-	if agent == nil {
-		return // a writer process
-	}
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		agent.Wait()
+		d.notices.Wait()
 	}()
 	select {
 	case <-over:
