@@ -186,6 +186,8 @@ func TestPeers(t *testing.T) {
 			> 550 5.1.1 no
 			< RCPT
 			> 554 5.1.1 ` + "n\x1b[2J\xff" + `o`, []string{"550 5.1.1 no", "550 5.1.1 no", "554 5.1.1 n?[2J?o"}},
+		"wants TLS":           {hello + "< MAIL\n> 530 5.7.0 Must issue a STARTTLS command first", []string{"transport is misconfigured|*", "transport is misconfigured|*", "transport is misconfigured|*"}},
+		"wants a login":       {mail + "< RCPT\n> 535 5.7.8 who?\n< RCPT\n> 503 5.5.1 login first\n< RCPT\n> 502 what?", []string{"transport is misconfigured|*", "unix:*", "unix:*"}},
 		"sender refused":      {hello + "< MAIL\n> 553 5.1.8 not you", []string{"553 5.1.8 not you", "553 5.1.8 not you", "553 5.1.8 not you"}},
 		"sender deferred":     {hello + "< MAIL\n> 451 4.3.0 not now", []string{"451 4.3.0 not now", "451 4.3.0 not now", "451 4.3.0 not now"}},
 		"421 before the data": {mail + "< RCPT\n> 421 4.3.2 bye", []string{"next server cannot be reached|*", "next server cannot be reached|*", "next server cannot be reached|*"}},

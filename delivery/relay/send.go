@@ -314,7 +314,9 @@ func (l *link) hangUp(to string, r protocol.Reply) error {
 const maxSaid = 400
 
 // outcome passes a final reply back: 2yz, 4yz and 5yz stay what they are. 421 is about
-// the other server's connection and not about ours.
+// the other server's connection and not about ours. What says that the server wants TLS or
+// AUTH first, or does not know the command, is about the administrator's work: no mail
+// bounces for it.
 func (l *link) outcome(r protocol.Reply) delivery.Handover {
 	h := delivery.Handover{Target: l.host.String()}
 	r.Text = strings.ReplaceAll(r.Text, "\n", " ")
@@ -333,5 +335,11 @@ func (l *link) outcome(r protocol.Reply) delivery.Handover {
 		h.Reply.Enhanced[0] = uint16(r.Code / 100) // not ours to guess why
 	}
 	h.Err = errors.New(l.host.String() + " said: " + r.Error())
+	switch r.Code {
+	case 530, 534, 535, 538: // RFC 3207 section 4, RFC 4954 section 6
+		h.Reply, h.Err = protocol.Reply{}, fmt.Errorf("%w: %w", delivery.ErrMisconfigured, h.Err)
+	case 502, 503: // RFC 5321 section 4.2.4, and out of order
+		h.Reply = protocol.Reply{}
+	}
 	return h
 }
