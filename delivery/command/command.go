@@ -60,8 +60,9 @@ var (
 const grace = time.Second
 
 // Run runs argv, the first of which is an absolute path, with stdin (nil: nothing) as
-// its standard input. An error means that it did not run to its end: it was not
-// started, or ErrTimeout, or ctx ended. A status other than 0 is no error here.
+// its standard input, which is not read any more once Run has returned. An error means
+// that it did not run to its end: it was not started, or ErrTimeout, or ctx ended. A
+// status other than 0 is no error here.
 func (r *Runner) Run(ctx context.Context, argv []string, stdin io.Reader) (Result, error) {
 	res := Result{Status: -1}
 	if len(argv) == 0 || !filepath.IsAbs(argv[0]) {
@@ -76,7 +77,6 @@ func (r *Runner) Run(ctx context.Context, argv []string, stdin io.Reader) (Resul
 	r.once.Do(func() { r.slots = make(chan struct{}, orDefault(r.Parallel, 8)) })
 	select {
 	case r.slots <- struct{}{}:
-		defer func() { <-r.slots }()
 	case <-ctx.Done():
 		return res, context.Cause(ctx)
 	}
@@ -84,12 +84,27 @@ func (r *Runner) Run(ctx context.Context, argv []string, stdin io.Reader) (Resul
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = "/"
 	cmd.Env = append([]string{"PATH=/usr/local/bin:/usr/bin:/bin", "LC_ALL=C"}, r.Env...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, out, out
+	in := &input{r: stdin}
+	if stdin != nil {
+		cmd.Stdin = in
+	}
+	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = attr
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = grace
-	if err = start(cmd); err == nil {
-		err = cmd.Wait()
+	ended := make(chan error, 1)
+	go func() {
+		err := start(cmd)
+		if err == nil {
+			err = cmd.Wait()
+		}
+		<-r.slots // the place of one that goes on stays taken
+		ended <- err
+	}()
+	if err = wait(ctx, ended); errors.Is(err, errGoesOn) {
+		in.close()
+		res.Output = out.String()
+		return res, fmt.Errorf("%s: %w: %w", argv[0], context.Cause(ctx), err)
 	}
 	if cmd.Process != nil {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // children that it has left behind
@@ -108,6 +123,47 @@ func (r *Runner) Run(ctx context.Context, argv []string, stdin io.Reader) (Resul
 	}
 	res.Status = 0
 	return res, nil
+}
+
+// errGoesOn: a program that has become another account cannot be killed.
+var errGoesOn = errors.New("it cannot be ended, and goes on")
+
+// wait waits for a program that ends at the end of ctx at the latest, or soon after.
+func wait(ctx context.Context, ended <-chan error) error {
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	timer := time.NewTimer(3 * grace)
+	defer timer.Stop()
+	select {
+	case err := <-ended:
+		return err
+	case <-timer.C:
+		return errGoesOn
+	}
+}
+
+// input is what a program reads, until Run returns.
+type input struct {
+	mu sync.Mutex // held while r is read
+	r  io.Reader
+}
+
+func (i *input) Read(p []byte) (int, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.r == nil {
+		return 0, errGoesOn
+	}
+	return i.r.Read(p)
+}
+
+func (i *input) close() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.r = nil
 }
 
 // start starts a program from a thread without ambient capabilities (capabilities(7)),

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -273,4 +274,82 @@ func FuzzExpand(f *testing.F) {
 			t.Errorf("%q with %q: %q", arg, value, args)
 		}
 	})
+}
+
+// A program that has become root cannot be killed by others: its delivery ends all the
+// same, and nothing is read for it any more.
+func TestUnkillable(t *testing.T) {
+	const by = "LMTPD_TEST_UNKILLABLE"
+	if dir := os.Getenv(by); dir != "" {
+		r := &Runner{Timeout: 200 * time.Millisecond, Parallel: 1}
+		in := &endless{}
+		_, err := r.Run(t.Context(), []string{dir + "/setpriv", "--reuid", "0", "/bin/sh", "-c", "echo $$ >" + dir + "/pid; head -c 1 >&2; exec sleep 3600"}, in)
+		if !errors.Is(err, ErrTimeout) || !errors.Is(err, errGoesOn) {
+			t.Errorf("got %v", err)
+		}
+		in.over.Store(true)
+		if len(r.slots) != 1 {
+			t.Error("its place is free")
+		}
+		return
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("makes a setuid program: needs root")
+	}
+	dir, err := os.MkdirTemp("", "command")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for name, mode := range map[string]os.FileMode{self: 0o755, "/usr/bin/setpriv": 0o755 | os.ModeSetuid} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		copied := filepath.Join(dir, filepath.Base(name))
+		if err := os.WriteFile(copied, text, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(copied, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command(filepath.Join(dir, filepath.Base(self)), "-test.run=^TestUnkillable$", "-test.timeout=60s")
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), by+"="+dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 64101, Gid: 64201}}
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.WaitDelay = time.Second // the program may hold the output
+	runErr := cmd.Run()
+	text, err := os.ReadFile(filepath.Join(dir, "pid"))
+	if err != nil {
+		t.Fatalf("it was not started: %v, %s", err, out.String())
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Errorf("it has not gone on: %v", err)
+	}
+	if runErr != nil {
+		t.Errorf("%v: %s", runErr, out.String())
+	}
+}
+
+// endless is input that must not be read once it is over.
+type endless struct{ over atomic.Bool }
+
+func (e *endless) Read(p []byte) (int, error) {
+	if e.over.Load() {
+		panic("read after the end")
+	}
+	return len(p), nil
 }
