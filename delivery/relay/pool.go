@@ -49,7 +49,7 @@ func (r *Relay) unuse(s *hostState) {
 
 // prune forgets a host of which there is nothing to know. The caller holds mu.
 func (r *Relay) prune(s *hostState) {
-	if s.users == 0 && len(s.idle) == 0 && !time.Now().Before(s.downUntil) {
+	if s.users == 0 && len(s.idle) == 0 && !time.Now().Before(s.downUntil) && r.hosts[s.host] == s {
 		delete(r.hosts, s.host)
 	}
 }
@@ -138,9 +138,7 @@ func (r *Relay) watch(s *hostState) {
 		return
 	}
 	s.watched = false
-	if r.hosts[s.host] == s {
-		r.prune(s)
-	}
+	r.prune(s)
 }
 
 // since gives the failure of a host after a time; who has waited for it meanwhile need
