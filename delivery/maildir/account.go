@@ -3,6 +3,7 @@ package maildir
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path"
 	"time"
 
@@ -141,6 +142,10 @@ func (w *Writer) inMailbox(ctx context.Context, t *Target, f func(d *delivery, b
 	})
 }
 
+// countedFolders bounds what is held of a mailbox while it is counted: its owner can make
+// any number of folders.
+const countedFolders = 1 << 14
+
 // count adds up the mailbox and its folders. It returns the directories that it has
 // counted, and when the one that had changed last had done so.
 func (d *delivery) count(box int, limit *Quota) (u Usage, dirs []string, latest unix.Timespec, err error) {
@@ -148,14 +153,21 @@ func (d *delivery) count(box int, limit *Quota) (u Usage, dirs []string, latest 
 		return u, nil, latest, d.fail(OpQuota, d.abs(d.t.Path), err)
 	}
 	folders := []string{""}
-	_, err = d.seekIn(box, d.t.Path, func(name string) bool {
-		if name[0] == '.' && validFolder(name) && !contains(limit.Ignore, name) {
-			folders = append(folders, name)
+	more, err := d.seekIn(box, d.t.Path, func(name string) bool {
+		if name[0] != '.' || !validFolder(name) || contains(limit.Ignore, name) {
+			return false
 		}
+		if len(folders) > countedFolders {
+			return true
+		}
+		folders = append(folders, name)
 		return false
 	})
 	if err != nil {
 		return u, nil, latest, err
+	}
+	if more != "" {
+		d.res.Warning = d.fail(OpQuota, d.abs(d.t.Path), fmt.Errorf("only %d folders are counted", countedFolders))
 	}
 	for _, f := range folders {
 		for _, sub := range []string{"new", "cur"} {

@@ -2,8 +2,10 @@ package maildir
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -163,4 +165,21 @@ func TestRecountAsOwner(t *testing.T) {
 	if _, err := w.Recount(t.Context(), target); !errors.Is(err, syscall.EACCES) {
 		t.Error(err)
 	}
+}
+
+// The owner of a mailbox can make any number of folders: it is no reason to hold them all.
+func TestManyFolders(t *testing.T) {
+	root := memoryDir(t)
+	box := filepath.Join(root, "Maildir")
+	for i := range countedFolders + 2 {
+		if err := os.MkdirAll(filepath.Join(box, fmt.Sprint(".f", i)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := &Writer{Hostname: "mx"}
+	r := delivered(t, w, Target{Root: root, Path: "Maildir", Quota: &Quota{Octets: 100}}, "x")
+	if r.Warning == nil || !strings.Contains(r.Warning.Error(), "only 16384 folders are counted") {
+		t.Errorf("%v", r.Warning)
+	}
+	wantSizes(t, box, "100S|0 0|1 1")
 }
