@@ -42,6 +42,7 @@ type delivery struct {
 	shared bool         // goes with other copies
 	claim  atomic.Int32 // who tells the outcome
 	hung   atomic.Bool  // a single copy: it hangs, or has come back
+	lost   bool         // the thread at hand did not get its credentials back
 
 	base string // the mailbox below the root: path, or path and folder
 	sub  string // where the message gets its name: "new", or "cur" with flags
@@ -104,8 +105,19 @@ func (d *delivery) steps() error {
 	return err
 }
 
+// asOwnerHere is asOwner in the calling goroutine, which has to end if it sets d.lost.
+func (d *delivery) asOwnerHere(steps func() error) error {
+	err := errUnfinished
+	lost, e := d.w.asHere(d.t.Owner, func() { err = steps() })
+	d.lost = d.lost || lost
+	if e != nil {
+		return d.fail(OpBecome, d.t.Root, e)
+	}
+	return err
+}
+
 // prepare is the first phase.
-func (d *delivery) prepare() error { return d.asOwner(d.writeFile) }
+func (d *delivery) prepare() error { return d.asOwnerHere(d.writeFile) }
 
 // writeFile finds or makes the mailbox and writes the file.
 func (d *delivery) writeFile() error {
@@ -152,7 +164,7 @@ func (d *delivery) syncFile() error {
 }
 
 // giveName is the third phase.
-func (d *delivery) giveName() error { return d.asOwner(d.nameFile) }
+func (d *delivery) giveName() error { return d.asOwnerHere(d.nameFile) }
 
 // nameFile gives the file its name. From its first step on, only the copy itself
 // can say what became of it.

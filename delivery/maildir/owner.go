@@ -12,26 +12,8 @@ import (
 
 // as runs f with the owner's credentials for file access and returns when f is
 // done. An error means that f was not run.
-//
-// The kernel keeps credentials per thread; the fs ones and the groups are all
-// that file access looks at, and unlike the effective uid they leave the
-// process out of reach of the user's signals. The calls are raw because the
-// wrappers of Go and libc change every thread. The bracket has a goroutine of
-// its own, locked to its thread: if the old credentials do not come back, the
-// goroutine ends locked and the runtime ends the thread with it, or parks it for
-// ever if it is the first of the process. (The runtime starts new threads from a
-// clean one while a goroutine is locked.)
 func (w *Writer) as(o *Owner, f func()) error {
 	if o == nil {
-		f()
-		return nil
-	}
-	// Nothing is needed, and nothing to be forbidden, if this is who we are.
-	same := uint32(os.Geteuid()) == o.UID && uint32(os.Getegid()) == o.GID
-	if err := w.checkOwner(o, same); err != nil {
-		return err
-	}
-	if same {
 		f()
 		return nil
 	}
@@ -39,20 +21,50 @@ func (w *Writer) as(o *Owner, f func()) error {
 	go func() {
 		var err error
 		defer func() { result <- err }()
-		runtime.LockOSThread()
-		before, err := threadCredentials()
-		if err != nil {
-			runtime.UnlockOSThread()
-			return
-		}
-		if err = w.become(o); err == nil {
-			f()
-		}
-		if w.restore(before) == nil {
-			runtime.UnlockOSThread()
-		}
+		_, err = w.asHere(o, f)
 	}()
 	return <-result
+}
+
+// asHere is as in the calling goroutine. Where lost is true that has to end soon, and
+// must not touch files otherwise than by as and asHere.
+//
+// The kernel keeps credentials per thread; the fs ones and the groups are all
+// that file access looks at, and unlike the effective uid they leave the
+// process out of reach of the user's signals. The calls are raw because the
+// wrappers of Go and libc change every thread. The goroutine is locked to its
+// thread meanwhile, and stays so if the old credentials do not come back: when it
+// ends, the runtime ends the thread with it, or parks it for ever if it is the first
+// of the process. (The runtime starts new threads from a clean one while a goroutine
+// is locked.)
+func (w *Writer) asHere(o *Owner, f func()) (lost bool, err error) {
+	if o == nil {
+		f()
+		return false, nil
+	}
+	// Nothing is needed, and nothing to be forbidden, if this is who we are.
+	same := uint32(os.Geteuid()) == o.UID && uint32(os.Getegid()) == o.GID
+	if err := w.checkOwner(o, same); err != nil {
+		return false, err
+	}
+	if same {
+		f()
+		return false, nil
+	}
+	runtime.LockOSThread()
+	before, err := threadCredentials()
+	if err != nil {
+		runtime.UnlockOSThread()
+		return false, err
+	}
+	if err = w.become(o); err == nil {
+		f()
+	}
+	if w.restore(before) != nil {
+		return true, err
+	}
+	runtime.UnlockOSThread()
+	return false, err
 }
 
 // checkOwner refuses accounts that mail is never written as: root, root's

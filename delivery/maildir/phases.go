@@ -159,9 +159,12 @@ func (r *round) work(t *phaseThread) {
 		err := phases[r.phase](d)
 
 		r.mu.Lock()
-		alone := t.gone
+		alone, lost := t.gone, d.lost
 		if t.copy = nil; !alone && err == nil {
 			r.passed = append(r.passed, d)
+		}
+		if d.lost = false; lost && !alone {
+			r.start() // another thread in place of this one
 		}
 		r.mu.Unlock()
 		switch {
@@ -172,6 +175,9 @@ func (r *round) work(t *phaseThread) {
 			r.c.settle(d, err)
 		case r.phase == len(phases)-1:
 			r.c.settle(d, nil) // its reply need not wait for the others
+		}
+		if lost {
+			return
 		}
 	}
 }
@@ -216,7 +222,7 @@ func (c *call) single(d *delivery) {
 		return
 	}
 	go func() {
-		err := d.asOwner(d.steps)
+		err := d.asOwnerHere(d.steps)
 		if !d.hung.CompareAndSwap(false, true) {
 			c.w.hangsNoMore(d)
 		} else {
