@@ -27,10 +27,11 @@ type link struct {
 	lmtp bool
 	ext  map[string]string // by keyword in upper case, what stands behind it
 
-	safe   bool // secured, and it is the server that it says it is
-	dead   bool // of no use any more
-	open   bool // a transaction has begun that has not ended
-	reused bool // it has carried a message before
+	safe   bool  // secured, and it is the server that it says it is
+	dead   bool  // of no use any more
+	open   bool  // a transaction has begun that has not ended
+	reused bool  // it has carried a message before
+	broken error // why there was no answer to the end of the data
 	timer  *time.Timer
 }
 

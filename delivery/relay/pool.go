@@ -21,7 +21,8 @@ type hostState struct {
 	downUntil time.Time
 	failed    time.Time // the last time; zero: it works
 	failure   error
-	watched   bool // a timer will prune it
+	watched   bool            // a timer will prune it
+	doubts    map[uint64]bool // sums of messages that it may have, while it is down
 }
 
 // use gives the state of a host, and keeps it there until unuse.
@@ -152,6 +153,31 @@ func (r *Relay) since(s *hostState, start time.Time) error {
 	return nil
 }
 
+// judgeLink is judge for a connection on which a message was sent. A host that has not
+// answered to the end of the data has failed like any other: the message is in doubt, and
+// goes there again, but others need not wait there too.
+func (r *Relay) judgeLink(ctx context.Context, s *hostState, l *link, sum uint64, err error) error {
+	if err != nil || l.broken == nil {
+		return r.judge(s, err)
+	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return nil
+	}
+	r.judge(s, l.broken)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s.doubts == nil {
+		s.doubts = map[uint64]bool{}
+	}
+	if sum != 0 && len(s.doubts) < maxDoubts {
+		s.doubts[sum] = true
+	}
+	return nil
+}
+
+// maxDoubts bounds hostState.doubts.
+const maxDoubts = 1000
+
 // judge notes whether a host works, and gives the error back.
 func (r *Relay) judge(s *hostState, err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, delivery.ErrBusy) {
@@ -160,7 +186,7 @@ func (r *Relay) judge(s *hostState, err error) error {
 	r.mu.Lock()
 	worked := s.failed.IsZero()
 	if err == nil {
-		s.failure, s.failed, s.downUntil = nil, time.Time{}, time.Time{}
+		s.failure, s.failed, s.downUntil, s.doubts = nil, time.Time{}, time.Time{}, nil
 	} else {
 		s.failure, s.failed = err, time.Now()
 		s.downUntil = s.failed.Add(orDefault(r.Down, time.Minute))

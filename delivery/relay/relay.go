@@ -205,15 +205,16 @@ func (r *Relay) try(ctx context.Context, h Host, b *batch) error {
 		err := l.send(ctx, b)
 		r.keep(state, l)
 		if !errors.Is(err, errStale) {
-			return r.judge(state, err)
+			return r.judgeLink(ctx, state, l, b.p.Sum, err)
 		}
 	}
 	l, err := r.connect(ctx, h)
-	if err == nil {
-		err = l.send(ctx, b)
-		r.keep(state, l)
+	if err != nil {
+		return r.judge(state, err)
 	}
-	return r.judge(state, err)
+	err = l.send(ctx, b)
+	r.keep(state, l)
+	return r.judgeLink(ctx, state, l, b.p.Sum, err)
 }
 
 // order is the hosts in the order in which they are tried: all of the pool, another one
@@ -237,6 +238,8 @@ func (r *Relay) order(own string, sum uint64) ([]Host, error) {
 	for i := range r.Hosts {
 		h := r.Hosts[(first+i)%len(r.Hosts)]
 		switch s := r.hosts[h]; {
+		case s != nil && s.doubts[sum]:
+			up = append(up, h) // it may have the message already
 		case s != nil && now.Before(s.downUntil):
 			down = append(down, h)
 		case s != nil && len(s.slots) == cap(s.slots):

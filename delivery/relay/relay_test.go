@@ -300,6 +300,30 @@ func TestFailover(t *testing.T) {
 			t.Error("handed over twice")
 		}
 	})
+	t.Run("in doubt, and the next message", func(t *testing.T) {
+		bad, good := newScript(t, hello+"< MAIL\n> 250 ok\n< RCPT\n> 250 ok\n< DATA\n> 354 go\n<data\nhang", takes), newScript(t, takes)
+		r := &relay.Relay{Mode: protocol.LMTP, Hosts: []relay.Host{bad.Host, good.Host}, Timeout: 100 * time.Millisecond}
+		defer r.CloseIdle()
+		wantConns := func(toBad, toGood int) {
+			t.Helper()
+			for s, n := range map[*script]int{bad: toBad, good: toGood} {
+				s.mu.Lock()
+				if s.conns != n {
+					t.Errorf("%d connections, want %d", s.conns, n)
+				}
+				s.mu.Unlock()
+			}
+		}
+		p := parcel("", "a@example.org")
+		p.Sum = 2 // the first host first
+		want(t, deliver(t, r, p), "next server did not answer|*")
+		other := parcel("", "a@example.org")
+		other.Sum = 4
+		want(t, deliver(t, r, other), "ok taken")
+		wantConns(1, 1)
+		want(t, deliver(t, r, p), "ok taken") // where it may be already
+		wantConns(2, 1)
+	})
 	t.Run("it comes again", func(t *testing.T) {
 		first, second := protocoltest.NewLMTPServer(protocol.Discard), protocoltest.NewLMTPServer(protocol.Discard)
 		defer first.Close()

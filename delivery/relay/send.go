@@ -158,6 +158,7 @@ func (l *link) data(b *batch, accepted []int) error {
 			}
 		}
 		if err != nil {
+			l.broken = fmt.Errorf("no answer to the end of the data: %w", err)
 			b.settle(delivery.Handover{Err: fmt.Errorf("%w: %s: %w", delivery.ErrBroken, l.host, err), Target: l.host.String()})
 			return nil
 		}
