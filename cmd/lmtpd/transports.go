@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/lmtpd/lmtpd/delivery"
@@ -110,15 +111,24 @@ func readCAFile(path string) (*x509.CertPool, error) {
 }
 
 // openDebug opens what a debug transport writes to, for each message anew: a file that
-// was moved away by logrotate is made again.
+// was moved away by logrotate is made again. A FIFO that nobody reads must not hold up mail
+// for ever.
 func openDebug(path string) func() (io.WriteCloser, error) {
 	return func() (io.WriteCloser, error) {
 		if path == "-" {
 			return keptOpen{os.Stdout}, nil
 		}
-		return os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		_ = f.SetWriteDeadline(time.Now().Add(debugPatience)) // plain files have none
+		return f, nil
 	}
 }
+
+// debugPatience is how long one message may wait for whoever reads a FIFO.
+const debugPatience = 10 * time.Second
 
 type keptOpen struct{ io.Writer }
 
