@@ -124,7 +124,10 @@ func examine(f *filesystem, disk, mnt string, mode Mode, acknowledged map[copyID
 		// A superblock of several sectors may be torn, and the operator has to put
 		// a copy in its place.
 		_ = f.command(f.rescue, disk)
-		err, rescued = f.mount(disk, mnt), true
+		if rescued = true; f.mount(disk, mnt) != nil {
+			return nil, true // btrfs: no copy was whole either, and nothing can be said
+		}
+		err = nil
 	}
 	if err != nil {
 		system(err)
