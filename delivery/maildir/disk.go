@@ -131,17 +131,9 @@ func journalOf(root string, dev device) journal {
 		return journalInside
 	}
 	for _, e := range all { // "sda1-8": the journal is inode 8 of sda1
-		if disk, inode, ok := cutLast(e.Name(), "-"); ok && disk == name && strings.Trim(inode, "0123456789") == "" {
+		if inode, ok := strings.CutPrefix(e.Name(), name+"-"); ok && strings.Trim(inode, "0123456789") == "" {
 			return journalInside
 		}
 	}
 	return journalOutside
-}
-
-func cutLast(s, sep string) (before, after string, found bool) {
-	i := strings.LastIndex(s, sep)
-	if i < 0 {
-		return s, "", false
-	}
-	return s[:i], s[i+len(sep):], true
 }
