@@ -50,11 +50,10 @@ var ErrChanging = errors.New("mailbox changes while it is counted")
 func (w *Writer) Account(ctx context.Context, t Target) (Account, error) {
 	a := newAccount(&t)
 	err := w.inMailbox(ctx, &t, func(d *delivery, box int) error {
-		s, ok, err := d.readSizes(box)
-		if err != nil && errors.Is(err, unix.EACCES) {
+		s, ok, err := d.readAccount(box, &a)
+		if err != nil {
 			return err
 		}
-		a.limitOf(&s, ok)
 		if a.Usage, a.Counted = s.usage, !ok; !ok {
 			if a.Usage, _, _, err = d.count(box, &a.Limit); err != nil {
 				return err
@@ -75,11 +74,10 @@ func (w *Writer) Account(ctx context.Context, t Target) (Account, error) {
 func (w *Writer) Recount(ctx context.Context, t Target) (Account, error) {
 	a := newAccount(&t)
 	err := w.inMailbox(ctx, &t, func(d *delivery, box int) error {
-		s, ok, err := d.readSizes(box)
-		if err != nil && errors.Is(err, unix.EACCES) {
+		_, ok, err := d.readAccount(box, &a)
+		if err != nil {
 			return err
 		}
-		a.limitOf(&s, ok)
 		a.Counted = true
 		if a.Limit.Octets == 0 && a.Limit.Messages == 0 && !ok {
 			a.Usage, _, _, err = d.count(box, &a.Limit)
@@ -111,11 +109,17 @@ func newAccount(t *Target) (a Account) {
 	return a
 }
 
-// limitOf takes the limit of maildirsize where there is no other.
-func (a *Account) limitOf(s *sizes, ok bool) {
+// readAccount reads maildirsize, and gives a its limit where there is no other. One that
+// cannot be used (ok is false) is no error, but one that may not be read is.
+func (d *delivery) readAccount(box int, a *Account) (s sizes, ok bool, err error) {
+	s, ok, err = d.readSizes(box)
+	if errors.Is(err, unix.EACCES) {
+		return s, false, err
+	}
 	if a.Limit.Octets == 0 && a.Limit.Messages == 0 && ok {
 		a.Limit.Octets, a.Limit.Messages = s.limit.Octets, s.limit.Messages
 	}
+	return s, ok, nil
 }
 
 // inMailbox calls f with the mailbox open, as its owner; not at all for one that does
