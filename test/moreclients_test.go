@@ -1,6 +1,7 @@
 package test
 
 import (
+	"io"
 	"net"
 	netsmtp "net/smtp"
 	"os"
@@ -90,7 +91,14 @@ func TestNetSMTP(t *testing.T) {
 	if err := c.Rcpt("bob@example.org"); err != nil {
 		t.Fatal(err)
 	}
-	w, err := c.Data()
+	handIn(t, c.Data, c.Quit)
+	checkSecured(t, rec.Next(t))
+}
+
+// handIn sends the message by a client's own means, and ends its session.
+func handIn[W io.WriteCloser](t *testing.T, data func() (W, error), quit func() error) {
+	t.Helper()
+	w, err := data()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,10 +106,9 @@ func TestNetSMTP(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Quit(); err != nil {
+	if err := quit(); err != nil {
 		t.Error(err)
 	}
-	checkSecured(t, rec.Next(t))
 }
 
 // TestSecureClients: STARTTLS and AUTH with programs that others wrote.

@@ -113,17 +113,7 @@ func TestGoSMTPSecured(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			w, err := c.Data()
-			if err != nil {
-				t.Fatal(err)
-			}
-			w.Write([]byte(secureMessage))
-			if err := w.Close(); err != nil {
-				t.Fatal(err)
-			}
-			if err := c.Quit(); err != nil {
-				t.Error(err)
-			}
+			handIn(t, c.Data, c.Quit)
 			checkSecured(t, rec.Next(t))
 		}
 	}
