@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	gomaildir "github.com/emersion/go-maildir"
 
@@ -127,6 +129,57 @@ func TestAgainMeanwhile(t *testing.T) {
 	}
 	if n := len(read(t, s.maildir("bob"))); n != 2 {
 		t.Errorf("%d copies", n)
+	}
+}
+
+// A transaction that hangs, whose client is gone, holds up nobody but its own recipients
+// when the message comes again, and those not for ever.
+func TestAgainWhileItHangs(t *testing.T) {
+	s := remembering(t, "bob", "ann")
+	relay := &heldTransport{begun: make(chan struct{}, 10), release: make(chan struct{})}
+	s.agent.Transports = Transports{Named: map[string]Transport{"relay": relay}, Domains: map[string]string{"example.net": "relay"}}
+	s.users(t, fmt.Sprintf("bob@example.org:::::%s::\nann@example.org:::::%s::\neve@example.net:::::/::\n", s.home("bob"), s.home("ann")))
+	s.agent.Users = s.passwd(t)
+	s.agent.Redelivery.Close()
+	s.agent.Redelivery = openRedelivery(t, s.state, RedeliveryOptions{Patience: 50 * time.Millisecond})
+	s.start(t)
+	all := []string{"bob@example.org", "eve@example.net", "ann@example.org"}
+	first := s.client(t)
+	upToData(t, first, hello, "", all[:2]...)
+	<-relay.begun
+	first.Close()
+
+	back := s.client(t)
+	wantReplies(t, back.Send("ann@example.org", all, hello, 3), "451 4.3.2", "451 4.3.2", "250 2.0.0")
+	if log := s.log.String(); !strings.Contains(log, errUnderWay.Error()) {
+		t.Errorf("log: %s", log)
+	}
+	back.Cmd("221", "QUIT")
+	s.agent.Redelivery.opts.Patience = time.Hour
+	patient := s.client(t)
+	upToData(t, patient, hello, "", "ann@example.org", "eve@example.net", "bob@example.org")
+	if got := patient.Reply(); !strings.HasPrefix(got, "250 2.0.0") { // while the others wait
+		t.Error(got)
+	}
+	close(relay.release)
+	for range 2 {
+		if got := patient.Reply(); !strings.HasSuffix(got, "was delivered before") {
+			t.Errorf("got %q", got)
+		}
+	}
+	if n := len(read(t, s.maildir("bob"))); n != 1 {
+		t.Errorf("%d copies", n)
+	}
+}
+
+// heldTransport takes each message when the test lets it.
+type heldTransport struct{ begun, release chan struct{} }
+
+func (h *heldTransport) Deliver(_ context.Context, p *Parcel, done func(int, Handover)) {
+	h.begun <- struct{}{}
+	<-h.release
+	for i := range p.Rcpts {
+		done(i, Handover{})
 	}
 }
 

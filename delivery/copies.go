@@ -31,7 +31,8 @@ type message struct {
 type copyOf struct {
 	rcpts   []int // indexes into message.rcpts
 	attempt *attempt
-	seek    bool // it may have been handed over before
+	seek    bool            // it may have been handed over before
+	wait    <-chan struct{} // of the verdict, with errUnderWay
 }
 
 func (a *Agent) spool(m *message, size int64, body io.Reader) (err error) {
@@ -61,26 +62,48 @@ func (a *Agent) deliver(ctx context.Context, m *message, settle func(i int, o Ou
 			settle(i, o)
 		}
 	}
+	var handing sync.WaitGroup
+	defer handing.Wait()
+	left := a.start(ctx, m, m.copies(), &handing, finish)
+	if len(left) == 0 {
+		return
+	}
+	patience, cancel := context.WithTimeout(ctx, m.claim.r.opts.Patience)
+	defer cancel()
+	for more := true; more && len(left) > 0; {
+		more = outlast(patience, left)
+		left = a.start(ctx, m, left, &handing, finish)
+	}
+	for _, c := range left {
+		finish(c, func(o *Outcome) { o.Reply, o.Err = replyFor(errUnderWay), errUnderWay })
+	}
+}
+
+// start writes copies, hands over others, and gives those back that have to wait for
+// another transaction.
+func (a *Agent) start(ctx context.Context, m *message, all []*copyOf, handing *sync.WaitGroup, finish func(*copyOf, func(*Outcome))) (left []*copyOf) {
 	var copies []*copyOf // those to be written; targets has the same indexes
 	var targets []maildir.Target
-	others := handovers{a: a, m: m}
+	others := handovers{a: a, m: m, over: handing}
 	now := a.Trace.now()
-	for _, c := range m.copies() {
-		if m.rcpts[c.rcpts[0]].via != nil {
-			if again, err := others.add(ctx, c, now); err != nil {
-				finish(c, func(o *Outcome) { o.Reply, o.Err = replyFor(err), err })
-			} else if again {
-				finish(c, func(o *Outcome) { o.again() })
-			}
-			continue
+	for _, c := range all {
+		var t maildir.Target
+		var again bool
+		var err error
+		hand := m.rcpts[c.rcpts[0]].via != nil
+		if hand {
+			again, err = others.add(c, now)
+		} else {
+			t, again, err = a.target(m, c, now)
 		}
-		t, again, err := a.target(ctx, m, c, now)
 		switch {
+		case errors.Is(err, errUnderWay):
+			left = append(left, c)
 		case err != nil:
 			finish(c, func(o *Outcome) { o.Reply, o.Err = replyFor(err), err })
 		case again:
 			finish(c, func(o *Outcome) { o.again() })
-		default:
+		case !hand:
 			copies = append(copies, c)
 			targets = append(targets, t)
 		}
@@ -95,7 +118,6 @@ func (a *Agent) deliver(ctx context.Context, m *message, settle func(i int, o Ou
 		evenHeaders(targets)
 	}
 	others.start(ctx, finish)
-	defer others.wait()
 	a.write(ctx, m.spooled.Body, targets, func(i int, res maildir.Result) {
 		if m.claim != nil {
 			m.claim.written(copies[i].attempt, targets[i].Seek, res.Err)
@@ -108,6 +130,20 @@ func (a *Agent) deliver(ctx context.Context, m *message, settle func(i int, o Ou
 			a.notify(warning, r, &targets[i])
 		}
 	})
+	return left
+}
+
+// outlast waits for the transactions that copies have to wait for. false: not all of
+// them have come to their end.
+func outlast(ctx context.Context, left []*copyOf) bool {
+	for _, c := range left {
+		select {
+		case <-c.wait:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
 }
 
 // copies groups the recipients, in the order in which they came.
@@ -128,7 +164,7 @@ func (m *message) copies() []*copyOf {
 
 // target is where a copy goes, unless there is a reason that it does not, or it has
 // been there before.
-func (a *Agent) target(ctx context.Context, m *message, c *copyOf, now time.Time) (t maildir.Target, again bool, err error) {
+func (a *Agent) target(m *message, c *copyOf, now time.Time) (t maildir.Target, again bool, err error) {
 	r := m.rcpts[c.rcpts[0]]
 	if err := a.loops(m, r); err != nil {
 		return t, false, err
@@ -147,7 +183,7 @@ func (a *Agent) target(ctx context.Context, m *message, c *copyOf, now time.Time
 	if m.claim == nil {
 		return t, false, nil
 	}
-	v, err := m.claim.ask(ctx, newRedeliveryKey(m.spooled.sum, m.from, r.addr))
+	v, err := m.claim.ask(c, newRedeliveryKey(m.spooled.sum, m.from, r.addr))
 	if err != nil || v.again {
 		return t, v.again, err
 	}
@@ -156,21 +192,17 @@ func (a *Agent) target(ctx context.Context, m *message, c *copyOf, now time.Time
 	return t, false, nil
 }
 
-// ask is begin that waits for a transaction whose client is gone: only its end
-// shows what has become of the copy.
-func (c *claim) ask(ctx context.Context, key redeliveryKey) (verdict, error) {
-	for {
-		v := c.begin(key)
-		if v.wait == nil {
-			return v, nil
-		}
-		select {
-		case <-v.wait:
-		case <-ctx.Done():
-			return v, context.Cause(ctx)
-		}
+// ask is begin for one copy of a message. errUnderWay: the client of another transaction
+// is gone, and only the end of that shows what has become of the copy.
+func (c *claim) ask(to *copyOf, key redeliveryKey) (verdict, error) {
+	v := c.begin(key)
+	if to.wait = v.wait; to.wait != nil {
+		return v, errUnderWay
 	}
+	return v, nil
 }
+
+var errUnderWay = errors.New("message came before and is still being delivered to this recipient, for a client that is gone")
 
 // written notes the outcome of a copy. One that failed is forgotten only if it
 // certainly got no name; about any other the next attempt has to look.

@@ -17,7 +17,7 @@ type handovers struct {
 	a       *Agent
 	m       *message
 	parcels []*outgoing
-	over    sync.WaitGroup
+	over    *sync.WaitGroup // those that are under way; nothing of the message is in use after them
 }
 
 // outgoing is one Parcel with what it is made of.
@@ -30,7 +30,7 @@ type outgoing struct {
 
 // add takes a copy, unless there is a reason that it does not go, or it has been handed
 // over before.
-func (h *handovers) add(ctx context.Context, c *copyOf, now time.Time) (again bool, err error) {
+func (h *handovers) add(c *copyOf, now time.Time) (again bool, err error) {
 	r, at := h.m.rcpts[c.rcpts[0]], now.Unix()
 	_, final := r.via.to.(PerRecipient)
 	if final {
@@ -44,7 +44,7 @@ func (h *handovers) add(ctx context.Context, c *copyOf, now time.Time) (again bo
 	if h.m.claim != nil {
 		// What may have been handed over, and what became of it is not known, is handed
 		// over again: nobody but the other side could tell.
-		v, err := h.m.claim.ask(ctx, newRedeliveryKey(h.m.spooled.sum, h.m.from, r.addr))
+		v, err := h.m.claim.ask(c, newRedeliveryKey(h.m.spooled.sum, h.m.from, r.addr))
 		if err != nil || v.again {
 			return v.again, err
 		}
@@ -104,9 +104,6 @@ func (h *handovers) start(ctx context.Context, finish func(c *copyOf, fill func(
 		h.over.Go(func() { h.hand(ctx, o, finish) })
 	}
 }
-
-// wait returns when nothing of the message is in use any more.
-func (h *handovers) wait() { h.over.Wait() }
 
 func (h *handovers) hand(ctx context.Context, o *outgoing, finish func(*copyOf, func(*Outcome))) {
 	var mu sync.Mutex

@@ -42,8 +42,11 @@ type RedeliveryOptions struct {
 	Age     time.Duration // how long; 0: five days, for as long as MTAs try
 	// Weak says that a copy may be reported before it is on disk (any durability
 	// but full): after a power cut, nothing that is remembered is believed then.
-	Weak  bool
-	Clock func() time.Time // nil: time.Now
+	Weak bool
+	// Patience is how long a recipient waits for another transaction whose client is
+	// gone, and that may yet deliver to it; 0: 30 seconds.
+	Patience time.Duration
+	Clock    func() time.Time // nil: time.Now
 	// Log hears when the file cannot be written: what is not in it is not
 	// remembered across a restart, and deliveries go on. nil: slog.Default.
 	Log *slog.Logger
@@ -52,6 +55,9 @@ type RedeliveryOptions struct {
 const (
 	defaultEntries = 100_000
 	defaultAge     = 5 * 24 * time.Hour
+	// A fate is mostly known when a disk has answered; a relay may take minutes, and
+	// the reply is better there before this client has no patience either.
+	defaultPatience = 30 * time.Second
 	// maxLooks is how many equal transactions that go on at the same time are
 	// looked at; whoever sends more of them does it on purpose.
 	maxLooks = 8
@@ -117,6 +123,9 @@ func OpenRedelivery(dir string, opts RedeliveryOptions) (*Redelivery, error) {
 	}
 	if opts.Age <= 0 {
 		opts.Age = defaultAge
+	}
+	if opts.Patience <= 0 {
+		opts.Patience = defaultPatience
 	}
 	if opts.Clock == nil {
 		opts.Clock = time.Now

@@ -1,7 +1,6 @@
 package delivery
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -419,7 +418,7 @@ func BenchmarkRedelivery(b *testing.B) {
 	for b.Loop() {
 		binary.LittleEndian.PutUint64(content, uint64(b.N))
 		c := r.claim(&fakePeer{})
-		v, _ := c.ask(context.Background(), newRedeliveryKey(sha256.Sum256(content), "ann@example.org", addr))
+		v, _ := c.ask(&copyOf{}, newRedeliveryKey(sha256.Sum256(content), "ann@example.org", addr))
 		c.commit()
 		c.written(v.attempt, v.seek, nil)
 		c.end(true)

@@ -43,6 +43,7 @@ var failures = []struct {
 	{ErrUnreachable, temp(451, 4, 1, "Next server cannot be reached")},
 	{ErrBroken, temp(451, 4, 2, "Next server did not answer")},
 	{ErrSlow, temp(451, 3, 0, "Delivery took too long")},
+	{errUnderWay, temp(451, 3, 2, "Message is still being delivered since it came before")},
 
 	// What a machine runs out of, or what is broken. What befell the spool comes
 	// first, since its errnos are not those of a mailbox.

@@ -43,6 +43,7 @@ func TestReplyTable(t *testing.T) {
 		{fmt.Errorf("%w: %w", ErrUnsafe, io.EOF), "451 4.7.5 Connection to the next server is not safe"},
 		{ErrBusy, "451 4.3.2 Too many deliveries at once"},
 		{fmt.Errorf("%w: %w", ErrSlow, context.DeadlineExceeded), "451 4.3.0 Delivery took too long"},
+		{errUnderWay, "451 4.3.2 Message is still being delivered since it came before"},
 		{fmt.Errorf("%w: %w", ErrMisconfigured, syscall.EACCES), "451 4.3.5 Delivery is misconfigured"},
 		{userdb.ErrBadRecord, "451 4.3.5 Recipient is misconfigured"},
 		{mailbox(maildir.ErrOwner), "451 4.3.5 Recipient is misconfigured"},
