@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/lmtpd/lmtpd/delivery"
@@ -21,8 +22,13 @@ type hostState struct {
 	downUntil time.Time
 	failed    time.Time // the last time; zero: it works
 	failure   error
-	watched   bool            // a timer will prune it
-	doubts    map[uint64]bool // sums of messages that it may have, while it is down
+	watched   bool // a timer will prune it
+}
+
+// doubt is where a message may be already.
+type doubt struct {
+	host  Host
+	until time.Time
 }
 
 // use gives the state of a host, and keeps it there until unuse.
@@ -166,16 +172,20 @@ func (r *Relay) judgeLink(ctx context.Context, s *hostState, l *link, sum uint64
 	r.judge(s, l.broken)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s.doubts == nil {
-		s.doubts = map[uint64]bool{}
+	now := time.Now()
+	if len(r.doubts) >= maxDoubts {
+		maps.DeleteFunc(r.doubts, func(_ uint64, d doubt) bool { return !now.Before(d.until) })
 	}
-	if sum != 0 && len(s.doubts) < maxDoubts {
-		s.doubts[sum] = true
+	if sum != 0 && len(r.doubts) < maxDoubts {
+		if r.doubts == nil {
+			r.doubts = map[uint64]doubt{}
+		}
+		r.doubts[sum] = doubt{s.host, now.Add(orDefault(r.Doubt, time.Hour))}
 	}
 	return nil
 }
 
-// maxDoubts bounds hostState.doubts.
+// maxDoubts bounds Relay.doubts.
 const maxDoubts = 1000
 
 // judge notes whether a host works, and gives the error back.
@@ -186,7 +196,7 @@ func (r *Relay) judge(s *hostState, err error) error {
 	r.mu.Lock()
 	worked := s.failed.IsZero()
 	if err == nil {
-		s.failure, s.failed, s.downUntil, s.doubts = nil, time.Time{}, time.Time{}, nil
+		s.failure, s.failed, s.downUntil = nil, time.Time{}, time.Time{}
 	} else {
 		s.failure, s.failed = err, time.Now()
 		s.downUntil = s.failed.Add(orDefault(r.Down, time.Minute))

@@ -51,6 +51,7 @@ type Relay struct {
 	Timeout     time.Duration // for a whole parcel; 0: 5 minutes, half of what Postfix waits
 	Connect     time.Duration // for a connection, up to where mail may be sent; 0: 20 seconds
 	Down        time.Duration // how long a host that failed is tried last; 0: one minute
+	Doubt       time.Duration // how long a message goes nowhere but to the host that may have it; 0: one hour
 
 	// OwnPorts are the TCP ports that this program listens on itself: a connection that
 	// leads to one of them at this machine is a loop.
@@ -58,9 +59,10 @@ type Relay struct {
 	// Log hears when a host fails and when it is back; nil: slog.Default.
 	Log *slog.Logger
 
-	mu    sync.Mutex
-	next  uint64 // where a parcel without a sum begins in the pool
-	hosts map[Host]*hostState
+	mu     sync.Mutex
+	next   uint64 // where a parcel without a sum begins in the pool
+	hosts  map[Host]*hostState
+	doubts map[uint64]doubt // by the sum of the message
 }
 
 // Host is where a server listens, as net.Dial wants it: "tcp" and "unix".
@@ -218,7 +220,8 @@ func (r *Relay) try(ctx context.Context, h Host, b *batch) error {
 }
 
 // order is the hosts in the order in which they are tried: all of the pool, another one
-// first for each message, those that are down last.
+// first for each message, those that are down last. A message that one of them may have
+// goes to that alone, for it would be doubled elsewhere.
 func (r *Relay) order(own string, sum uint64) ([]Host, error) {
 	if own != "" {
 		return []Host{r.recordHost(own)}, nil
@@ -232,14 +235,15 @@ func (r *Relay) order(own string, sum uint64) ([]Host, error) {
 		sum = r.next
 		r.next++
 	}
-	first := int(sum % uint64(len(r.Hosts)))
 	now := time.Now()
+	if d, ok := r.doubts[sum]; ok && now.Before(d.until) {
+		return []Host{d.host}, nil
+	}
+	first := int(sum % uint64(len(r.Hosts)))
 	var up, busy, down []Host
 	for i := range r.Hosts {
 		h := r.Hosts[(first+i)%len(r.Hosts)]
 		switch s := r.hosts[h]; {
-		case s != nil && s.doubts[sum]:
-			up = append(up, h) // it may have the message already
 		case s != nil && now.Before(s.downUntil):
 			down = append(down, h)
 		case s != nil && len(s.slots) == cap(s.slots):

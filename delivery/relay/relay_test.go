@@ -324,6 +324,30 @@ func TestFailover(t *testing.T) {
 		want(t, deliver(t, r, p), "ok taken") // where it may be already
 		wantConns(2, 1)
 	})
+	// Where it may be is down when it comes again: another host would make two of it,
+	// until nobody has heard of that one for too long.
+	t.Run("in doubt, and down", func(t *testing.T) {
+		bad, good := newScript(t, hello+"< MAIL\n> 250 ok\n< RCPT\n> 250 ok\n< DATA\n> 354 go\n<data", "> 421 no", takes), newScript(t, takes)
+		r := &relay.Relay{Mode: protocol.LMTP, Hosts: []relay.Host{good.Host, bad.Host}, Down: time.Nanosecond, Doubt: time.Hour}
+		defer r.CloseIdle()
+		p := parcel("", "a@example.org")
+		p.Sum = 3 // the second host first
+		want(t, deliver(t, r, p), "next server did not answer|*")
+		want(t, deliver(t, r, p), "next server cannot be reached|*")
+		want(t, deliver(t, r, p), "ok taken")
+		if good.conns != 0 {
+			t.Error("handed over twice")
+		}
+	})
+	t.Run("in doubt for too long", func(t *testing.T) {
+		bad, good := newScript(t, hello+"< MAIL\n> 250 ok\n< RCPT\n> 250 ok\n< DATA\n> 354 go\n<data", "> 421 no"), newScript(t, takes)
+		r := &relay.Relay{Mode: protocol.LMTP, Hosts: []relay.Host{bad.Host, good.Host}, Doubt: time.Nanosecond}
+		defer r.CloseIdle()
+		p := parcel("", "a@example.org")
+		p.Sum = 2
+		want(t, deliver(t, r, p), "next server did not answer|*")
+		want(t, deliver(t, r, p), "ok taken")
+	})
 	t.Run("it comes again", func(t *testing.T) {
 		first, second := protocoltest.NewLMTPServer(protocol.Discard), protocoltest.NewLMTPServer(protocol.Discard)
 		defer first.Close()
