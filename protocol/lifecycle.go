@@ -105,10 +105,14 @@ func (srv *Server) Sessions() int {
 // Shutdown closes the listeners and ends each session with 421 4.3.2: at once
 // where it waits for a command outside a transaction, otherwise when its
 // transaction is over and its replies are sent. A session that has not had one may
-// begin it during Timeouts.Newcomer. When ctx ends first, the
-// remaining connections are closed by force and the context's error is returned.
+// begin it during Timeouts.Newcomer. After Timeouts.Drain the contexts of hooks and
+// handlers end. When ctx ends first, the remaining connections are closed by force and
+// the context's error is returned.
 func (srv *Server) Shutdown(ctx context.Context) error {
 	srv.beginClosing()
+	if d := srv.timeouts.Drain; d > 0 {
+		defer time.AfterFunc(d, srv.hurry).Stop()
+	}
 	srv.mu.Lock()
 	for s := range srv.sessions {
 		s.idle.close(s.conn, srv)
@@ -121,6 +125,15 @@ func (srv *Server) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		srv.Close()
 		return ctx.Err()
+	}
+}
+
+// hurry ends the contexts of all sessions.
+func (srv *Server) hurry() {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	for s := range srv.sessions {
+		s.cancel()
 	}
 }
 

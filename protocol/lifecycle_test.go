@@ -127,6 +127,35 @@ func TestShutdownPipelined(t *testing.T) {
 	}
 }
 
+// A handler that would take too long is told to end, and its client still gets replies.
+func TestShutdownDrain(t *testing.T) {
+	working := make(chan struct{})
+	srv := start(t, func(s *protocol.Server) {
+		s.Timeouts.Drain = time.Millisecond
+		s.Handler = protocol.HandlerFunc(func(ctx context.Context, _ *protocol.Transaction, body *protocol.Body) error {
+			if err := readAll(body); err != nil {
+				return err
+			}
+			close(working)
+			<-ctx.Done()
+			return ctx.Err()
+		})
+	})
+	c := srv.Dial(t)
+	c.Hello("LHLO")
+	envelope(c, 2)
+	<-working
+	down := background(func() error { return srv.Config.Shutdown(context.Background()) })
+	c.Expect("451 4.3.0")
+	c.Expect("451 4.3.0")
+	c.Expect("421 4.3.2")
+	c.EOF()
+	c.Close()
+	if err := result(t, down); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestShutdownByForce: when its context ends, what is left is cut, and the handler's
 // context with it.
 func TestShutdownByForce(t *testing.T) {

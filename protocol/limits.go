@@ -63,6 +63,10 @@ type Timeouts struct {
 	// that has not begun any yet, or has just sent RSET in order to. Default none: it
 	// is told to go like any other between two transactions.
 	Newcomer time.Duration
+	// Drain is how long after the beginning of Shutdown the contexts of hooks and handlers
+	// end, so that they can still reply before the connections are closed by force.
+	// Default none: they go on for as long as Shutdown waits.
+	Drain time.Duration
 	// Write is the time for the client to take replies; default 5 minutes.
 	Write time.Duration
 	// Deliver bounds the context of Handler.Deliver from the end of the data on;

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -78,4 +80,92 @@ command = ["/bin/sh", "-c", "read x <%s; sleep 0.3; echo told >%s"]
 		t.Errorf("%q, %v: the daemon has ended before", text, err)
 	}
 	d.agents.redelivery.Close()
+}
+
+// A program that never ends does not keep the daemon from ending: it is killed with its
+// children, and its recipient is told to come again.
+func TestDrainEndsDeliveries(t *testing.T) {
+	dir := shortDir(t)
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	started := filepath.Join(dir, "started")
+	if err := syscall.Mkfifo(started, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(started, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	user := ""
+	if os.Geteuid() == 0 {
+		user = "mail"
+	}
+	var log bytes.Buffer
+	d := writerDaemon(t, &log)
+	d.observer, d.pings = newObserver(time.Now), make(chan struct{})
+	d.patience.deliveries = 50 * time.Millisecond
+	err := d.start(loadText(t, fmt.Sprintf(`
+state_directory = %q
+[[listen]]
+address = "unix:%s/lmtp.sock"
+[status]
+socket = ""
+[delivery]
+transport = "program"
+[commands]
+user = %q
+[mailbox]
+path = "/nowhere/%%n"
+[[userdb]]
+type = "any"
+domains = ["example.org"]
+[[transport]]
+name = "program"
+type = "pipe"
+command = ["/bin/sh", "-c", "sleep 1000 & echo $! >%s; wait"]
+`, dir, dir, user, started)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("unix", filepath.Join(dir, "lmtp.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	said := make(chan string, 1)
+	go func() {
+		b, _ := io.ReadAll(conn)
+		said <- string(b)
+	}()
+	fmt.Fprint(conn, "LHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<bob@example.org>\r\nDATA\r\nSubject: x\r\n\r\n.\r\n")
+	child, err := os.ReadFile(started)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.drain(syscall.SIGTERM, nil); err != nil {
+		t.Error(err)
+	}
+	if got := <-said; !strings.Contains(got, "\r\n451 4.3.2 ") {
+		t.Errorf("%q, %s", got, log.String())
+	}
+	if stat, err := os.ReadFile("/proc/" + strings.TrimSpace(string(child)) + "/stat"); err == nil && !strings.Contains(string(stat), ") Z ") {
+		t.Errorf("child goes on: %s", stat)
+	}
+	d.agents.redelivery.Close()
+}
+
+// systemd must not kill a daemon that still has time.
+func TestDrainIsShorterThanTheUnits(t *testing.T) {
+	p := drainPatience{}.orDefault()
+	for _, unit := range []string{"lmtpd.service", "lmtpd-writer.service"} {
+		text, err := os.ReadFile("../../packaging/debian/" + unit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(text), "\nTimeoutStopSec=")
+		line, _, _ := strings.Cut(rest, "\n")
+		if stop, err := time.ParseDuration(line + "s"); err != nil || p.deliveries >= p.all || p.all+noticePatience+5*time.Second > stop {
+			t.Errorf("%s: TimeoutStopSec=%s, %+v, %v", unit, line, p, err)
+		}
+	}
 }

@@ -60,10 +60,11 @@ type daemon struct {
 	allowed  []confine.Path // nil: files are not confined
 	client   *writer.Client // nil: this process writes the mail
 
-	current *service
-	old     []*service    // of former configurations, whose last sessions are still open
-	pings   chan struct{} // asks the goroutine for a sign of life
-	idle    idleClock
+	patience drainPatience
+	current  *service
+	old      []*service    // of former configurations, whose last sessions are still open
+	pings    chan struct{} // asks the goroutine for a sign of life
+	idle     idleClock
 }
 
 // server is a protocol.Server or a writer.Server.
@@ -225,6 +226,7 @@ func (d *daemon) startAgent(c *config, agent *delivery.Agent) error {
 	return d.replace(c, remember, func(p listenProto) server {
 		d.agents.current.Store(agent)
 		srv := buildServer(c, p, &d.agents, d.log)
+		srv.Timeouts.Drain = d.patience.orDefault().deliveries
 		if d.observer != nil {
 			d.observer.watch(srv, p)
 		}
@@ -306,63 +308,6 @@ func (d *daemon) reload() {
 		d.log.Info("configuration reloaded", "config", d.path, "sockets", d.current.addresses())
 	}
 	d.notify.ready(d.status())
-}
-
-// drain ends the daemon: no connection is taken any more, transactions in
-// progress finish and get their replies. A second signal cuts them off.
-func (d *daemon) drain(sig os.Signal, signals <-chan os.Signal) error {
-	d.log.Info("stopping: transactions in progress are finished", "signal", sig.String())
-	d.notify.stopping("finishing transactions")
-	d.listeners.close()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		var all sync.WaitGroup
-		for _, s := range append(d.old, d.current) {
-			all.Go(func() { s.shutdown(context.Background()) })
-		}
-		all.Wait()
-		d.awaitNotices()
-	}()
-	for {
-		select {
-		case <-done:
-			d.log.Info("stopped", "delivered", d.counts.delivered.Load(), "deferred", d.counts.deferred.Load(), "refused", d.counts.refused.Load())
-			return nil
-		case <-d.pings:
-		case sig := <-signals:
-			if sig == syscall.SIGHUP {
-				continue
-			}
-			d.log.Warn("stopped by a second signal: open transactions are cut off, their clients will try again", "signal", sig.String())
-			return &exitError{code: exitTemporary}
-		}
-	}
-}
-
-// noticePatience is how long the end of the daemon waits for quota warnings.
-const noticePatience = 10 * time.Second
-
-func (d *daemon) awaitNotices() {
-	over := make(chan struct{})
-	go func() {
-		defer close(over)
-		d.notices.Wait()
-	}()
-	select {
-	case <-over:
-	case <-time.After(noticePatience):
-		d.log.Warn("quota warnings are cut off")
-	}
-}
-
-// shutdown drains all servers of a service side by side.
-func (s *service) shutdown(ctx context.Context) {
-	var all sync.WaitGroup
-	for _, srv := range s.servers {
-		all.Go(func() { srv.Shutdown(ctx) })
-	}
-	all.Wait()
 }
 
 func (s *service) addresses() []string {
