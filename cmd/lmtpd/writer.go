@@ -41,12 +41,24 @@ func (d *daemon) setUpWriter(c *config) error {
 	if err := d.startWriter(c); err != nil {
 		return err
 	}
-	d.confineWriter(c)
+	d.confineWriter(c.forWriter())
 	return nil
+}
+
+// forWriter is what of a configuration concerns the writer process. Texts, certificates
+// and programs are the front's, and need not be there for another account.
+func (c *config) forWriter() *config {
+	own := *c
+	own.QuotaWarning, own.Transport = nil, nil
+	for _, t := range c.Transport {
+		own.Transport = append(own.Transport, transportConfig{Name: t.Name, Domains: t.Domains, Type: transportDiscard})
+	}
+	return &own
 }
 
 // startWriter is start for the writer process.
 func (d *daemon) startWriter(c *config) error {
+	c = c.forWriter()
 	front, err := lookupID("user", c.Writer.FrontUser)
 	if err != nil {
 		return c.faultAt("writer.front_user", err)

@@ -103,6 +103,46 @@ func TestWriterServes(t *testing.T) {
 	d.current.shutdown(context.Background())
 }
 
+// What only the front reads may be missing, or be secret, for the writer.
+func TestWriterNeedsNoFilesOfTheFront(t *testing.T) {
+	dir := shortDir(t)
+	users := filepath.Join(dir, "users")
+	if err := os.WriteFile(users, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	d := writerDaemon(t, &log)
+	err := d.startWriter(loadText(t, fmt.Sprintf(`
+[writer]
+socket = "unix:%[1]s/w.sock"
+front_user = "%[2]d"
+[[userdb]]
+type = "passwd-file"
+path = "%[1]s/users"
+[commands]
+user = "nobody-here"
+[delivery]
+transport = "backend"
+[[transport]]
+name = "backend"
+type = "relay"
+tls = "required"
+ca_file = "/nonexistent/ca.pem"
+[[transport]]
+type = "pipe"
+command = ["/nonexistent/program"]
+[[quota_warning]]
+percent = 90
+mail = "/nonexistent/text"
+command = ["/nonexistent/program"]
+`, dir, os.Getuid())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.listeners.close()
+	d.current.shutdown(context.Background())
+}
+
 func TestWriterRefusesToStart(t *testing.T) {
 	dir := shortDir(t)
 	users := filepath.Join(dir, "users")
