@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/lmtpd/lmtpd/delivery"
 )
 
 // defaultConfigPath is read where no -c is given.
@@ -41,8 +43,9 @@ type config struct {
 	Metrics        metricsConfig        `toml:"metrics"`
 	Status         statusConfig         `toml:"status"`
 
-	doc            *document // where each key stands, for errors found later
-	inheritedPorts []int     // TCP ports of the sockets that systemd has passed
+	doc            *document                     // where each key stands, for errors found later
+	inheritedPorts []int                         // TCP ports of the sockets that systemd has passed
+	former         map[string]delivery.Transport // those of the configuration before, by name
 }
 
 // listenConfig is one [[listen]]. An Address that is empty means a socket of this Name

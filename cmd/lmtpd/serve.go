@@ -189,6 +189,9 @@ func (d *daemon) start(c *config) error {
 		return err
 	}
 	c.inheritedPorts = d.listeners.ports()
+	if a := d.agents.current.Load(); a != nil {
+		c.former = a.Transports.Named
+	}
 	agent, err := buildAgent(c, d.log)
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,6 +35,11 @@ func (c *config) buildTransports(log *slog.Logger) (delivery.Transports, error) 
 			errs = append(errs, err...)
 			continue
 		}
+		// One that has not changed goes on: its places are counted once, whoever takes
+		// them, and it knows which servers are down and what they may have.
+		if old, ok := c.former[tc.Name]; ok && sameSettings(old, built) {
+			built = old
+		}
 		t.Named[tc.Name] = built
 		for _, d := range tc.Domains {
 			t.Domains[d] = tc.Name
@@ -47,6 +53,32 @@ func (c *config) buildTransports(log *slog.Logger) (delivery.Transports, error) 
 	}
 	t.Self = c.isSelf(log)
 	return t, nil
+}
+
+// sameSettings compares the exported fields of two transports, pointers to structs.
+func sameSettings(one, other any) bool {
+	a, b := reflect.ValueOf(one), reflect.ValueOf(other)
+	if a.Type() != b.Type() || a.Kind() != reflect.Pointer || a.IsNil() || b.IsNil() {
+		return false
+	}
+	for i, f := range reflect.VisibleFields(a.Type().Elem()) {
+		if !f.IsExported() {
+			continue
+		}
+		x, y := a.Elem().Field(i).Interface(), b.Elem().Field(i).Interface()
+		same := reflect.DeepEqual(x, y)
+		switch x := x.(type) {
+		case *command.Runner:
+			same = sameSettings(x, y)
+		case *tls.Config: // it has nothing but certificates
+			y := y.(*tls.Config)
+			same = x == y || x != nil && y != nil && x.RootCAs.Equal(y.RootCAs)
+		}
+		if !same {
+			return false
+		}
+	}
+	return true
 }
 
 func (c *config) buildTransport(i int, log *slog.Logger) (delivery.Transport, configErrors) {
