@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -56,6 +57,10 @@ func (c *config) forWriter() *config {
 	return &own
 }
 
+// usersBehind is how long a user may be known to the front and not to the writer: a user
+// file is read when it has rested for a second, but by a process that starts or reloads.
+const usersBehind = 2 * time.Second
+
 // startWriter is start for the writer process.
 func (d *daemon) startWriter(c *config) error {
 	c = c.forWriter()
@@ -71,7 +76,7 @@ func (d *daemon) startWriter(c *config) error {
 	// addresses and ports; what comes here is for a mailbox.
 	agent.Transports.Self = func(string, string) bool { return true }
 	srv := &writer.Server{
-		Writer: agent.Writer, FrontUID: uint32(front), Authorize: agent.Authorize, Log: d.log,
+		Writer: agent.Writer, FrontUID: uint32(front), Authorize: agent.Authorize, Behind: usersBehind, Log: d.log,
 		Report: func(r maildir.Result) {
 			if r.Err != nil {
 				d.counts.deferred.Add(1)

@@ -99,6 +99,19 @@ func TestWriterServes(t *testing.T) {
 	if n := d.counts.delivered.Load(); n != 3 || d.counts.deferred.Load() != 1 {
 		t.Errorf("%d delivered, %d deferred", n, d.counts.deferred.Load())
 	}
+	// A user just added, whom a front that was reloaded knows.
+	text, err := os.ReadFile(users)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(users, append(text, strings.NewReplacer("bob@", "new@", "her@", "his@").Replace(string(text))...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	added := target
+	added.Account = "new@example.org"
+	if r := deliver(added); r.Err != nil {
+		t.Errorf("a user just added: %v", r.Err)
+	}
 	d.listeners.close()
 	d.current.shutdown(context.Background())
 }

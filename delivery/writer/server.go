@@ -26,6 +26,9 @@ type Server struct {
 	// t says, and may replace what it knows better. It is called from several
 	// goroutines. Its error is the copy's, and should wrap maildir.ErrOwner or ErrPath.
 	Authorize func(ctx context.Context, t *maildir.Target) error
+	// Behind is how long Authorize is asked again where it refuses, because it may know
+	// of a change of users later than the front; 0: not at all.
+	Behind time.Duration
 
 	Connections int           // at a time, more wait in the backlog; 0: 2048
 	Incomplete  time.Duration // how long a request may take to arrive; 0: 30 s

@@ -217,6 +217,9 @@ func (n *session) authorize(ctx context.Context, t *maildir.Target) error {
 		err = fmt.Errorf("%w: the target names none, and the writer process is root", maildir.ErrOwner)
 	} else {
 		err = n.srv.Authorize(ctx, t)
+		for i := 0; i < maxAsked && err != nil && n.srv.pause(ctx, n.srv.Behind/maxAsked); i++ {
+			err = n.srv.Authorize(ctx, t)
+		}
 	}
 	if err == nil {
 		return nil
@@ -227,6 +230,24 @@ func (n *session) authorize(ctx context.Context, t *maildir.Target) error {
 	}
 	n.srv.log().Warn("copy refused", "account", t.Account, "root", t.Root, "path", t.Path, "uid", e.UID, "gid", e.GID, "error", err)
 	return e
+}
+
+// maxAsked is how often Authorize is asked again.
+const maxAsked = 4
+
+// pause waits, for no longer than the server goes on; false: there is nothing to wait for.
+func (s *Server) pause(ctx context.Context, d time.Duration) bool {
+	if d <= 0 || s.isEnding() {
+		return false
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // result tells the front what has become of a copy.

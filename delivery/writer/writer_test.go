@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -299,6 +300,29 @@ func TestManyTargets(t *testing.T) {
 		} else if r.Err != nil {
 			t.Fatalf("target %d: %v", i, r.Err)
 		}
+	}
+}
+
+// Users that the front has heard of first.
+func TestAuthorizeLater(t *testing.T) {
+	var asked atomic.Int32
+	s := &Server{Writer: good, Behind: time.Millisecond, Authorize: func(context.Context, *maildir.Target) error {
+		if n := asked.Add(1); n < 3 || n > 10 {
+			return maildir.ErrOwner
+		}
+		return nil
+	}}
+	c := pair(t, s)
+	one := func() (res maildir.Result) {
+		c.Deliver(t.Context(), maildir.Body{}, []maildir.Target{owned("/home/new")}, func(_ int, r maildir.Result) { res = r })
+		return res
+	}
+	if r := one(); r.Err != nil || asked.Load() != 3 {
+		t.Errorf("%v after %d times", r.Err, asked.Load())
+	}
+	asked.Store(10)
+	if r := one(); !errors.Is(r.Err, maildir.ErrOwner) || asked.Load() != 11+maxAsked {
+		t.Errorf("%v after %d times", r.Err, asked.Load())
 	}
 }
 
