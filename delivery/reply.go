@@ -29,6 +29,7 @@ var failures = []struct {
 	{errHops, perm(554, 4, 6, "Too many Received fields: mail loop")},
 	{errRelayLoop, perm(554, 4, 6, "Message has been relayed by this host too often: mail loop")},
 	{ErrNoUTF8, perm(550, 6, 7, "Next server takes no UTF-8 addresses and headers")},
+	{ErrNoRequireTLS, perm(550, 7, 30, "Next server does not promise REQUIRETLS")},
 	{ErrNotAsIs, perm(554, 6, 3, "Next server cannot take this message as it is")},
 
 	// The administrator's mistakes.

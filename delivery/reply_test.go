@@ -37,6 +37,7 @@ func TestReplyTable(t *testing.T) {
 		{errHops, "554 5.4.6 Too many Received fields: mail loop"},
 		{errRelayLoop, "554 5.4.6 Message has been relayed by this host too often: mail loop"},
 		{ErrNoUTF8, "550 5.6.7 Next server takes no UTF-8 addresses and headers"},
+		{ErrNoRequireTLS, "550 5.7.30 Next server does not promise REQUIRETLS"},
 		{ErrNotAsIs, "554 5.6.3 Next server cannot take this message as it is"},
 		{fmt.Errorf("%w: %w", ErrUnreachable, syscall.ECONNREFUSED), "451 4.4.1 Next server cannot be reached"},
 		{fmt.Errorf("%w: %w", ErrBroken, context.DeadlineExceeded), "451 4.4.2 Next server did not answer"},

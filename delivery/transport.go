@@ -88,6 +88,8 @@ var (
 	ErrNotAsIs = errors.New("next server cannot take this message as it is")
 	// ErrNoUTF8: the same for want of SMTPUTF8. Permanent.
 	ErrNoUTF8 = errors.New("next server has no SMTPUTF8")
+	// ErrNoRequireTLS: the same for want of REQUIRETLS (RFC 8689 section 4.2.1). Permanent.
+	ErrNoRequireTLS = errors.New("next server has no REQUIRETLS")
 )
 
 // errRelayLoop: this host has passed the message on too often.

@@ -195,7 +195,7 @@ func (r *Relay) judge(s *hostState, err error) error {
 	}
 	r.mu.Lock()
 	worked := s.failed.IsZero()
-	if err == nil {
+	if err == nil || lacks(err) {
 		s.failure, s.failed, s.downUntil = nil, time.Time{}, time.Time{}
 	} else {
 		s.failure, s.failed = err, time.Now()
@@ -207,6 +207,7 @@ func (r *Relay) judge(s *hostState, err error) error {
 	}
 	r.mu.Unlock()
 	switch {
+	case lacks(err): // it is as well as before
 	case err != nil && worked:
 		r.log().Warn("next server cannot be used, it is tried last for a while", "host", s.host.String(), "error", err.Error())
 	case err == nil && !worked:

@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -167,9 +168,13 @@ func (r *Relay) batch(ctx context.Context, b *batch) {
 }
 
 // failure is one error for all servers that could not be used; what the table of
-// replies knows in it counts.
+// replies knows in it counts. It is permanent only if none of them can take the message.
 func failure(failed []error) error {
-	all := &joined{failed: failed}
+	all := &joined{failed: failed, known: slices.DeleteFunc(slices.Clone(failed), lacks)}
+	if len(failed) > 0 && len(all.known) == 0 {
+		all.known = failed
+		return all
+	}
 	for _, known := range []error{delivery.ErrMisconfigured, delivery.ErrUnsafe, delivery.ErrBusy} {
 		if errors.Is(all, known) {
 			return all
@@ -178,10 +183,18 @@ func failure(failed []error) error {
 	return fmt.Errorf("%w: %w", delivery.ErrUnreachable, all)
 }
 
-// joined is errors.Join in one line.
-type joined struct{ failed []error }
+// lacks reports whether a server that works has not got what the message needs.
+func lacks(err error) bool {
+	return errors.Is(err, delivery.ErrNotAsIs) || errors.Is(err, delivery.ErrNoUTF8) || errors.Is(err, delivery.ErrNoRequireTLS)
+}
 
-func (j *joined) Unwrap() []error { return j.failed }
+// joined is errors.Join in one line.
+type joined struct {
+	failed []error
+	known  []error // those of them that errors.Is looks at
+}
+
+func (j *joined) Unwrap() []error { return j.known }
 func (j *joined) Error() string {
 	var texts []string
 	for _, err := range j.failed {

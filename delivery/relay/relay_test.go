@@ -487,14 +487,55 @@ func TestExtensions(t *testing.T) {
 	plain := newScript(t, takes)
 	r = &relay.Relay{Mode: protocol.LMTP, Hosts: []relay.Host{plain.Host}}
 	defer r.CloseIdle()
-	want(t, deliver(t, r, p), "next server cannot take this message as it is: *")
-	want(t, deliver(t, r, parcel("", "ä@example.org")), "next server has no SMTPUTF8: *")
+	want(t, deliver(t, r, p), plain.String()+": next server cannot take this message as it is: *")
+	want(t, deliver(t, r, parcel("", "ä@example.org")), plain.String()+": next server has no SMTPUTF8")
 	p = parcel("", "a@example.org")
 	p.Mail.RequireTLS = true
-	want(t, deliver(t, r, p), "next server cannot take this message as it is: *")
+	want(t, deliver(t, r, p), plain.String()+": next server has no REQUIRETLS")
 	p = parcel("x@example.org", "a@example.org")
 	p.Mail = protocol.MailParams{Body: protocol.Body8BitMIME, Ret: "FULL"}
 	want(t, deliver(t, r, p), "ok taken")
+}
+
+// A pool whose hosts do not offer the same.
+func TestMixedPool(t *testing.T) {
+	full := strings.Replace(takes, "250-SIZE", `250-SMTPUTF8\n250-SIZE`, 1)
+	if full == takes {
+		t.Fatal("no SMTPUTF8")
+	}
+	p := parcel("", "ä@example.org")
+	gone := relay.Host{Network: "unix", Addr: filepath.Join(t.TempDir(), "none")}
+	for name, test := range map[string]struct {
+		first, second string
+		gone          bool
+		want          string
+	}{
+		"the second":       {takes, full, false, "ok taken"},
+		"none":             {takes, hello + "hang", false, "unix:*"},
+		"one is not there": {takes, hello + "hang", true, "next server cannot be reached|*"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := newScript(t, test.first, test.first), newScript(t, test.second, test.second)
+			r := &relay.Relay{Mode: protocol.LMTP, Hosts: []relay.Host{a.Host, b.Host}}
+			if test.gone {
+				r.Hosts = append(r.Hosts, gone)
+			}
+			defer r.CloseIdle()
+			p.Sum = uint64(6 * len(r.Hosts)) // the first host first
+			got := deliver(t, r, p)
+			want(t, got, test.want)
+			if (strings.Count(got[0], delivery.ErrNoUTF8.Error()) == 2) != (test.want != "ok taken") {
+				t.Error(got)
+			}
+			// Nothing is wrong with the first, and its connection is kept.
+			plain := parcel("", "a@example.org")
+			plain.Sum = p.Sum
+			want(t, deliver(t, r, plain), "ok taken")
+			if a.conns != 1 || len(a.data) != 1 {
+				t.Errorf("the first has %d connections, %d messages", a.conns, len(a.data))
+			}
+		})
+	}
 }
 
 // The host of a user record, and one that is this very program.

@@ -56,8 +56,8 @@ func (l *link) envelope(b *batch, stale *bool) (accepted []int, err error) {
 		*stale, l.open = false, false
 	}
 	if err := l.suits(b); err != nil {
-		b.settle(delivery.Handover{Err: err, Target: l.host.String()})
-		return nil, nil
+		*stale = false
+		return nil, err
 	}
 	mail := l.mail(b.p)
 	pipelining := l.offers("PIPELINING") // RFC 2920
@@ -206,13 +206,13 @@ func (l *link) suits(b *batch) error {
 		utf8 = utf8 || !isASCII(b.p.Rcpts[i].Address)
 	}
 	if utf8 && !l.offers("SMTPUTF8") {
-		return fmt.Errorf("%w: %s", delivery.ErrNoUTF8, l.host)
+		return delivery.ErrNoUTF8
 	}
 	if b.p.Mail.RequireTLS && !(l.safe && l.offers("REQUIRETLS")) {
-		return fmt.Errorf("%w: REQUIRETLS, and %s does not promise it", delivery.ErrNotAsIs, l.host)
+		return delivery.ErrNoRequireTLS
 	}
 	if b.p.Mail.Body == protocol.BodyBinaryMIME && !(l.offers("BINARYMIME") && l.offers("CHUNKING")) {
-		return fmt.Errorf("%w: %s does not offer BINARYMIME", delivery.ErrNotAsIs, l.host)
+		return fmt.Errorf("%w: it does not offer BINARYMIME", delivery.ErrNotAsIs)
 	}
 	return nil
 }
