@@ -37,9 +37,13 @@ func check(out io.Writer, path string) error {
 			return &exitError{exitConfig, err.Error()}
 		}
 	} else {
-		if errors.As(c.checkCommands(os.Geteuid()), &more) {
+		uid, sure := c.frontUID(os.Geteuid(), newDaemonView(c, path, "/proc"))
+		if errors.As(c.checkCommands(uid), &more) {
 			for _, f := range more {
 				f.Warning = true // the daemon may be another user
+				if !sure {
+					f.Problem = `if "lmtpd serve" runs as root: ` + f.Problem
+				}
 			}
 		}
 		more = append(more, c.checkRoutes(agent)...)

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"os/user"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -60,5 +61,53 @@ func TestCommandsUser(t *testing.T) {
 	}
 	if !covered {
 		t.Error("the front cannot run its programs")
+	}
+}
+
+// Root who checks asks for the account of the daemon, and not for its own.
+func TestCheckAsRootAsksForTheDaemon(t *testing.T) {
+	proc := t.TempDir()
+	one, two := loadText(t, ""), loadText(t, "[writer]\nsocket = \"/run/w.sock\"\nfront_user = \"4321\"\n")
+	for _, step := range []struct {
+		c    *config
+		uid  int
+		want int
+		sure bool
+	}{
+		{one, 1000, 1000, true},
+		{one, 0, 0, false},
+		{two, 0, 4321, true},
+	} {
+		if uid, sure := step.c.frontUID(step.uid, newDaemonView(step.c, "/x.toml", proc)); uid != step.want || sure != step.sure {
+			t.Errorf("%d, %v, want %d, %v", uid, sure, step.want, step.sure)
+		}
+	}
+	writeTestFile(t, filepath.Join(proc, "3/cmdline"), "/usr/bin/lmtpd\x00serve\x00-c\x00/x.toml\x00")
+	writeTestFile(t, filepath.Join(proc, "3/status"), "Name:\tlmtpd\nUid:\t997\t997\t997\t997\n")
+	for _, c := range []*config{one, two} {
+		if uid, sure := c.frontUID(0, newDaemonView(c, "/x.toml", proc)); uid != 997 || !sure {
+			t.Errorf("%d, %v", uid, sure)
+		}
+	}
+
+	if os.Geteuid() != 0 {
+		t.Skip("not root")
+	}
+	dir := shortDir(t)
+	config := filepath.Join(dir, "lmtpd.toml")
+	text := "state_directory = \"" + dir + "\"\n[[userdb]]\ntype = \"any\"\ndomains = [\"example.org\"]\n[mailbox]\npath = \"" + dir + "/%n\"\n[[quota_warning]]\npercent = 90\ncommand = [\"/bin/true\"]\n"
+	for more, want := range map[string]string{
+		"": `commands.user: if "lmtpd serve" runs as root: is empty`,
+		"[writer]\nsocket = \"/run/w.sock\"\nfront_user = \"4321\"\n":                                "",
+		"[writer]\nsocket = \"/run/w.sock\"\nfront_user = \"4321\"\n[commands]\nuser = \"daemon\"\n": "commands.user: uid 4321 cannot run programs as daemon; leave it out",
+	} {
+		writeTestFile(t, config, text+more)
+		var out strings.Builder
+		if err := check(&out, config); err != nil {
+			t.Errorf("%s: %v", more, err)
+		}
+		if got := out.String(); !strings.Contains(got, want) || want == "" && strings.Contains(got, "commands.user") {
+			t.Errorf("%s: %s", more, got)
+		}
 	}
 }

@@ -141,27 +141,47 @@ func (v daemonView) compare(root string) error {
 // owner is whom the processes that write mail run as; nil if none does, or as root.
 func (v daemonView) owner() *maildir.Owner {
 	for _, pid := range v.writers() {
-		data, err := os.ReadFile(filepath.Join(v.proc, strconv.Itoa(pid), "status"))
-		if err != nil {
-			continue
-		}
-		ids := func(key string) (list []uint32) {
-			_, rest, _ := strings.Cut(string(data), "\n"+key+":")
-			line, _, _ := strings.Cut(rest, "\n")
-			for _, f := range strings.Fields(line) {
-				if n, err := strconv.ParseUint(f, 10, 32); err == nil {
-					list = append(list, uint32(n))
-				}
-			}
-			return list
-		}
 		// Real, effective, saved and file system ids.
-		if uid, gid := ids("Uid"), ids("Gid"); len(uid) == 4 && len(gid) == 4 && uid[3] != 0 && gid[3] != 0 {
-			groups := slices.DeleteFunc(ids("Groups"), func(g uint32) bool { return g == 0 })
+		if uid, gid := v.ids(pid, "Uid"), v.ids(pid, "Gid"); len(uid) == 4 && len(gid) == 4 && uid[3] != 0 && gid[3] != 0 {
+			groups := slices.DeleteFunc(v.ids(pid, "Groups"), func(g uint32) bool { return g == 0 })
 			return &maildir.Owner{UID: uid[3], GID: gid[3], Groups: groups}
 		}
 	}
 	return nil
+}
+
+// ids are those of a process, by their key in /proc/PID/status.
+func (v daemonView) ids(pid int, key string) (list []uint32) {
+	data, _ := os.ReadFile(filepath.Join(v.proc, strconv.Itoa(pid), "status"))
+	_, rest, _ := strings.Cut(string(data), "\n"+key+":")
+	line, _, _ := strings.Cut(rest, "\n")
+	for _, f := range strings.Fields(line) {
+		if n, err := strconv.ParseUint(f, 10, 32); err == nil {
+			list = append(list, uint32(n))
+		}
+	}
+	return list
+}
+
+// frontUID is the uid of "lmtpd serve", as far as a process of uid can tell: its own,
+// unless that is root's, who only looks; that of the running one; or the one that the
+// configuration has for it. sure: it is not a guess.
+func (c *config) frontUID(uid int, v daemonView) (_ int, sure bool) {
+	if uid != 0 {
+		return uid, true
+	}
+	v.role = "serve"
+	for _, pid := range v.writers() {
+		if ids := v.ids(pid, "Uid"); len(ids) == 4 {
+			return int(ids[1]), true
+		}
+	}
+	if c.Writer.Socket.Network != "" {
+		if front, err := lookupID("user", c.Writer.FrontUser); err == nil {
+			return front, true
+		}
+	}
+	return uid, false
 }
 
 type rootState int
