@@ -84,6 +84,9 @@ func (c *config) quotaNotices() (all []delivery.QuotaNotice, err error) {
 	return all, nil
 }
 
+// uidNobody is the kernel's overflow uid.
+const uidNobody = 65534
+
 // runner is what runs programs; nil if there are none.
 func (c *config) runner() (*command.Runner, error) {
 	if len(c.programs()) == 0 {
@@ -92,6 +95,11 @@ func (c *config) runner() (*command.Runner, error) {
 	r := &command.Runner{Parallel: c.Commands.Parallel, Timeout: time.Duration(c.Commands.TimeLimit)}
 	if c.Commands.User == "" {
 		return r, nil
+	}
+	if id, err := lookupID("user", c.Commands.User); err == nil && id == uidNobody {
+		return nil, configErrors{c.doc.fault(c.doc.line("commands.user"), "commands.user",
+			quoted(c.Commands.User)+" is the account of files that belong to nobody known, as on NFS and in containers, and of other programs",
+			`make one that owns nothing, such as user = "lmtpd-commands" (useradd --system lmtpd-commands)`)}
 	}
 	accounts := &userdb.System{MinUID: 1}
 	u, err := accounts.Lookup(context.Background(), userdb.Address{Local: c.Commands.User})

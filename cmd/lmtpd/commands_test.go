@@ -22,6 +22,9 @@ func TestCommandsUser(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	if _, err := loadText(t, program+"[commands]\nuser = \"nobody\"\n").runner(); err == nil || !strings.Contains(err.Error(), "useradd --system lmtpd-commands") {
+		t.Errorf("nobody: %v", err)
+	}
 	daemon, err := user.Lookup("daemon")
 	if err != nil {
 		t.Skip(err)
