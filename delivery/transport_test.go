@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/lmtpd/lmtpd/protocol"
 	"github.com/lmtpd/lmtpd/userdb"
@@ -323,6 +324,45 @@ func TestRoute(t *testing.T) {
 type closer struct{ io.Writer }
 
 func (closer) Close() error { return nil }
+
+// A pipe that nobody reads holds a message up until its time is over, and no longer; one
+// that is read again shows the next one.
+func TestDebugTransportStuck(t *testing.T) {
+	r, w := io.Pipe()
+	d := &Debug{To: func() (io.WriteCloser, error) { return closer{w}, nil }, Target: "stdout", Timeout: 10 * time.Millisecond}
+	opened := 0
+	p := &Parcel{ID: "id", Rcpts: make([]ParcelRcpt, 1), Open: func() io.Reader {
+		opened++
+		return strings.NewReader(strings.Repeat("0123456789abcdef\n", 1000))
+	}}
+	one := func() (got Handover) {
+		d.Deliver(t.Context(), p, func(_ int, h Handover) { got = h })
+		return got
+	}
+	for range 2 { // the second waits for its turn
+		if h := one(); !errors.Is(h.Err, ErrSlow) || !strings.Contains(h.Err.Error(), "stdout: nobody reads") {
+			t.Errorf("%+v", h)
+		}
+	}
+	if opened != 1 {
+		t.Errorf("opened %d times", opened)
+	}
+	shown := make(chan string)
+	go func() {
+		b, _ := io.ReadAll(r)
+		shown <- string(b)
+	}()
+	d.turn <- struct{}{} // the first is over
+	<-d.turn
+	d.Timeout = 0
+	if h := one(); h.Err != nil {
+		t.Error(h.Err)
+	}
+	w.Close()
+	if got := <-shown; strings.Count(got, "id is cut off") != 1 || strings.Count(got, "end of id") != 1 {
+		t.Errorf("%q", got)
+	}
+}
 
 func TestDebugTransport(t *testing.T) {
 	var out strings.Builder

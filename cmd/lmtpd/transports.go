@@ -118,7 +118,7 @@ func (c *config) buildTransport(i int, log *slog.Logger) (delivery.Transport, co
 		r := &command.Runner{Account: shared.Account, Timeout: time.Duration(tc.Timeout), Parallel: tc.Parallel}
 		return &pipe.Pipe{Command: tc.Command, Runner: r, Log: log}, nil
 	case transportDebug:
-		d := &delivery.Debug{Log: log, Target: "log"}
+		d := &delivery.Debug{Log: log, Target: "log", Timeout: debugPatience}
 		if tc.Path != "" {
 			d.Target, d.To = tc.Path, openDebug(tc.Path)
 		}
@@ -159,7 +159,7 @@ func openDebug(path string) func() (io.WriteCloser, error) {
 	}
 }
 
-// debugPatience is how long one message may wait for whoever reads a FIFO.
+// debugPatience is how long one message may wait for whoever reads a FIFO or standard output.
 const debugPatience = 10 * time.Second
 
 type keptOpen struct{ io.Writer }
