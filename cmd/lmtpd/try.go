@@ -103,7 +103,7 @@ func (t *trial) start(o *tryOptions) error {
 	})
 	if err != nil {
 		t.d.listeners.close()
-		return &exitError{exitConfig, err.Error()}
+		return &exitError{exitConfig, o.explain(err).Error()}
 	}
 	t.greet(dir, service)
 	t.d.notify.ready("trying in " + dir)
@@ -151,6 +151,23 @@ func makeTryDirectory(dir string) error {
 		return err
 	}
 	return checkWritable(dir, "the socket and the mail")
+}
+
+// explain puts the flags in the place of keys, for there is no file to look into.
+func (o *tryOptions) explain(err error) error {
+	var faults configErrors
+	if !errors.As(err, &faults) {
+		return err
+	}
+	instead := "name another address with --lmtp"
+	if o.lmtp == defaultLMTP {
+		instead = "name another directory with --dir DIR"
+	}
+	for _, f := range faults {
+		f.File, f.Key = "", ""
+		f.Remedy = strings.Replace(f.Remedy, "use another address", instead, 1)
+	}
+	return faults
 }
 
 // listen are the sockets that the options name.
