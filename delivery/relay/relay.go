@@ -110,12 +110,22 @@ const maxRcpts = 100
 func (r *Relay) Deliver(ctx context.Context, p *delivery.Parcel, done func(int, delivery.Handover)) {
 	ctx, cancel := context.WithTimeoutCause(ctx, orDefault(r.Timeout, 5*time.Minute), errSlow)
 	defer cancel()
-	for first := 0; first < len(p.Rcpts); first += maxRcpts {
-		b := &batch{p: p, done: done}
-		for i := first; i < min(first+maxRcpts, len(p.Rcpts)); i++ {
-			b.open = append(b.open, i)
+	// Addresses that want SMTPUTF8 are no reason to refuse the others.
+	var plain, utf8 []int
+	for i := range p.Rcpts {
+		if isASCII(p.Rcpts[i].Address) {
+			plain = append(plain, i)
+		} else {
+			utf8 = append(utf8, i)
 		}
-		r.batch(ctx, b)
+	}
+	if p.Mail.UTF8 || !isASCII(p.From) {
+		plain, utf8 = slices.Sorted(slices.Values(append(plain, utf8...))), nil
+	}
+	for _, all := range [][]int{plain, utf8} {
+		for open := range slices.Chunk(all, maxRcpts) {
+			r.batch(ctx, &batch{p: p, done: done, open: slices.Clone(open)})
+		}
 	}
 }
 

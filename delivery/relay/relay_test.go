@@ -489,6 +489,10 @@ func TestExtensions(t *testing.T) {
 	defer r.CloseIdle()
 	want(t, deliver(t, r, p), plain.String()+": next server cannot take this message as it is: *")
 	want(t, deliver(t, r, parcel("", "ä@example.org")), plain.String()+": next server has no SMTPUTF8")
+	mixed := newScript(t, takes)
+	other := &relay.Relay{Mode: protocol.LMTP, Hosts: []relay.Host{mixed.Host}}
+	defer other.CloseIdle()
+	want(t, deliver(t, other, parcel("", "ä@example.org", "a@example.org")), mixed.String()+": next server has no SMTPUTF8", "ok taken")
 	p = parcel("", "a@example.org")
 	p.Mail.RequireTLS = true
 	want(t, deliver(t, r, p), plain.String()+": next server has no REQUIRETLS")
