@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/lmtpd/lmtpd/delivery"
+	"github.com/lmtpd/lmtpd/delivery/command"
 )
 
 // defaultConfigPath is read where no -c is given.
@@ -46,6 +47,7 @@ type config struct {
 	doc            *document                     // where each key stands, for errors found later
 	inheritedPorts []int                         // TCP ports of the sockets that systemd has passed
 	former         map[string]delivery.Transport // those of the configuration before, by name
+	formerCommands *command.Runner               // that of its quota warnings
 }
 
 // listenConfig is one [[listen]]. An Address that is empty means a socket of this Name

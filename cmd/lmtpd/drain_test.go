@@ -62,8 +62,12 @@ command = ["/bin/sh", "-c", "read x <%s; sleep 0.3; echo told >%s"]
 	if err != nil || !got[0].Reply.OK() {
 		t.Fatalf("%+v, %v, %s", got, err, log.String())
 	}
+	before := d.agents.current.Load().Quota.Commands
 	if err := d.start(loadText(t, text)); err != nil { // as a reload does
 		t.Fatal(err)
+	}
+	if now := d.agents.current.Load().Quota.Commands; now != before || now == nil {
+		t.Error("the reload has doubled the limit of programs")
 	}
 	done := make(chan error, 1)
 	go func() { done <- d.drain(syscall.SIGTERM, nil) }()

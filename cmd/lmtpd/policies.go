@@ -39,6 +39,9 @@ func (c *config) quota(log *slog.Logger) (*delivery.QuotaPolicy, error) {
 	if q.Commands, err = c.runner(); err != nil {
 		return nil, err
 	}
+	if sameSettings(c.formerCommands, q.Commands) {
+		q.Commands = c.formerCommands
+	}
 	if err := q.Over.UnmarshalText([]byte(c.Mailbox.OverQuota)); err != nil {
 		return nil, configErrors{c.doc.fault(c.doc.line("mailbox.over_quota"), "mailbox.over_quota", err.Error(), `write "temporary"`)}
 	}

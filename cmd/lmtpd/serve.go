@@ -190,7 +190,7 @@ func (d *daemon) start(c *config) error {
 	}
 	c.inheritedPorts = d.listeners.ports()
 	if a := d.agents.current.Load(); a != nil {
-		c.former = a.Transports.Named
+		c.former, c.formerCommands = a.Transports.Named, a.Quota.Commands
 	}
 	agent, err := buildAgent(c, d.log)
 	if err != nil {
