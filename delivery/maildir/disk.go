@@ -22,6 +22,8 @@ type disk struct {
 	// ordered: a name never becomes durable before content whose write-back had ended
 	// when the name was given (see doc.go), so that both may be synced at once.
 	ordered bool
+	// overtakes: a sync of a directory may end before an earlier one of it (dirsync.go).
+	overtakes bool
 	// clones: files may share blocks, as far as is known.
 	clones bool
 }
@@ -88,6 +90,7 @@ func (w *Writer) judge(fd int, dev device) disk {
 	case unix.EXT4_SUPER_MAGIC: // and that of ext2 and ext3
 		journal := journalOf("/", dev)
 		k.classic = journal == journalNone
+		k.overtakes = k.classic
 		k.ordered = journal == journalInside
 	case unix.XFS_SUPER_MAGIC:
 		k.ordered, k.clones = true, true

@@ -51,9 +51,20 @@
 // There step 4 is a sync of the file, which asks only for what fsync promises.
 // SyncStrict asks for that everywhere.
 //
-// On ext4 without a journal even that is not enough: of about a hundred cuts one lacks
-// an acknowledged message, without a trace in lost+found, and of twenty one where copies
-// are links. Why is not known.
+// # Without a journal
+//
+// On ext4 without a journal, and on ext2, syncs of one directory that overlap may end
+// before it is on disk, so they are kept apart (dirsync.go). That cannot be done with those
+// of other processes: while a reader moves mail of the same mailbox to cur/ and syncs
+// new/, a power cut may take the name of a message acknowledged in that moment.
+//
+// Nor is a change to several blocks of such a file system ever whole. With an index
+// (dir_index, which mkfs.ext4 gives) a directory moves half of a full block's names into
+// a new one. A cut in between takes them, acknowledged long ago or not. fsck puts files
+// that have no name left into lost+found; of copies that are links, it does not even
+// that. Without an index (mkfs.ext4 -O ^has_journal,^dir_index) names stay where they
+// are, and the cuts of test/powercut find every message. A directory of many extents
+// can still lose its last blocks to fsck, into lost+found.
 //
 // # Many copies of one message
 //

@@ -208,7 +208,7 @@ func (d *delivery) syncDir() error {
 			return err
 		}
 	}
-	return d.do(OpSyncDir, d.abs(path.Join(d.base, d.sub)), func() error { return unix.Fsync(d.new) })
+	return d.fsyncDir(OpSyncDir, d.abs(path.Join(d.base, d.sub)), d.new)
 }
 
 // discard takes back what a failed delivery left: its file in tmp/ or new/, and

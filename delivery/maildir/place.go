@@ -222,7 +222,7 @@ func (d *delivery) syncParents() error {
 		if err != nil {
 			return err
 		}
-		err = d.do(OpSyncParent, d.abs(rel), func() error { return unix.Fsync(fd) })
+		err = d.fsyncDir(OpSyncParent, d.abs(rel), fd)
 		unix.Close(fd)
 		if err != nil {
 			return err

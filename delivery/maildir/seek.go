@@ -75,7 +75,7 @@ func (d *delivery) findCopy(rel string, wanted func(name string) bool) (string, 
 		return "", err
 	}
 	if d.w.Durability == Full {
-		err = d.do(OpSyncDir, d.abs(rel), func() error { return unix.Fsync(fd) })
+		err = d.fsyncDir(OpSyncDir, d.abs(rel), fd)
 	}
 	return name, err
 }

@@ -163,6 +163,8 @@ type Writer struct {
 	disks   disks         // what is known of file systems
 	stale   staleKeeper   // tmp/ that were looked at
 	settled dirSet        // mailboxes whose parents are known to be on disk
+
+	dirSyncs dirSyncs // under way
 }
 
 // Deliver writes the body to each target. It calls done exactly once for each,

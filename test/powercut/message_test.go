@@ -54,6 +54,7 @@ var (
 // Kinds of faults that a check finds.
 const (
 	faultLost   = "lost"       // acknowledged and not there
+	faultMoved  = "moved"      // acknowledged and put into lost+found by fsck
 	faultHalf   = "incomplete" // in new/ or cur/ and not a whole message
 	faultTwice  = "twice"
 	faultSystem = "file system" // does not mount, or its check complains
@@ -63,7 +64,7 @@ type fault struct{ kind, text string }
 
 // check looks at all mailboxes below root as a mail reader would, after a cut
 // before which the copies in acknowledged had their 250.
-func check(root string, acknowledged map[copyID]bool) (faults []fault, found int, err error) {
+func check(root string, acknowledged, orphans map[copyID]bool) (faults []fault, found int, err error) {
 	there := make(map[copyID]int)
 	homes, err := os.ReadDir(root)
 	if err != nil {
@@ -96,7 +97,11 @@ func check(root string, acknowledged map[copyID]bool) (faults []fault, found int
 	}
 	for id := range acknowledged {
 		if there[id] == 0 {
-			faults = append(faults, fault{faultLost, fmt.Sprintf("message %d for %s", id.message, userName(id.user))})
+			kind := faultLost
+			if orphans[id] {
+				kind = faultMoved
+			}
+			faults = append(faults, fault{kind, fmt.Sprintf("message %d for %s", id.message, userName(id.user))})
 		}
 	}
 	for id, n := range there {
@@ -106,6 +111,45 @@ func check(root string, acknowledged map[copyID]bool) (faults []fault, found int
 		}
 	}
 	return faults, found, nil
+}
+
+// orphans returns the copies that fsck has put into lost+found. Those that name no
+// recipient are left out.
+func orphans(dir string) (map[copyID]bool, error) {
+	files, err := os.ReadDir(dir)
+	if os.IsNotExist(err) {
+		return nil, nil
+	}
+	found := make(map[copyID]bool)
+	for _, f := range files {
+		if !f.Type().IsRegular() {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join(dir, f.Name()))
+		if err != nil {
+			return nil, err
+		}
+		head := tracePattern.FindSubmatch(b)
+		if head == nil || len(head[1]) == 0 {
+			continue
+		}
+		user, _ := strconv.Atoi(string(head[1][1:]))
+		if message, ok := number(b[len(head[0]):]); ok {
+			found[copyID{message, user}] = true
+		}
+	}
+	return found, err
+}
+
+// number returns the number of a message, if it is whole.
+func number(b []byte) (message int, whole bool) {
+	n := numberPattern.FindSubmatch(b[:min(len(b), 4096)])
+	if n == nil {
+		return 0, false
+	}
+	message, _ = strconv.Atoi(string(n[1]))
+	size, _ := strconv.Atoi(string(n[2]))
+	return message, bytes.Equal(b, content(message, size))
 }
 
 // checkFile returns the number of the message in a file, or what is wrong.
@@ -126,13 +170,8 @@ func checkFile(path string, user int) (message int, problem string) {
 	if head == nil || len(head[1]) > 0 && string(head[1]) != userName(user) {
 		return 0, "foreign header"
 	}
-	number := numberPattern.FindSubmatch(b[:min(len(b), 4096)])
-	if number == nil {
-		return 0, "no number"
-	}
-	message, _ = strconv.Atoi(string(number[1]))
-	size, _ := strconv.Atoi(string(number[2]))
-	if !bytes.Equal(b[len(head[0]):], content(message, size)) {
+	message, whole := number(b[len(head[0]):])
+	if !whole {
 		return message, "content differs"
 	}
 	return message, ""
