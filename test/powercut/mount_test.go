@@ -47,8 +47,6 @@ var (
 	ext4Writeback = with(ext4, "ext4 data=writeback", "data=writeback", nil)
 	ext4NoJournal = with(ext4, "ext4 without journal", "", []string{"-O", "^has_journal"})
 	ext4Unindexed = with(ext4, "ext4 without journal, unindexed", "", []string{"-O", "^has_journal,^dir_index"})
-	// The directories of these blocks need no block for their extents.
-	ext4LargeBlocks = with(ext4, "ext4 without journal, unindexed, 4 KiB", "", []string{"-O", "^has_journal,^dir_index", "-b", "4096"})
 )
 
 func with(f filesystem, name, data string, mkfs []string) filesystem {

@@ -231,13 +231,15 @@ func TestClones(t *testing.T) {
 	}
 }
 
-// hotLoad has many messages at once for each mailbox.
-var hotLoad = load{sessions: 16, each: 40, users: 8, neighbour: true, smallOctets: 1 << 10}
+// hotLoad has many messages at once for two mailboxes.
+var hotLoad = load{sessions: 16, each: 40, users: 2, neighbour: true, smallOctets: 1 << 10}
 
 // Without a journal the file system's own blocks may be torn, and mail with them; but
 // where none is, what was acknowledged is there, if no directory has an index. One that
 // has is written in several places when a block of it is full, and a cut in between takes
-// the names of all that was in the block: fsck puts the files into lost+found.
+// the names of all that was in the block: fsck puts the files into lost+found. It does so
+with the last blocks of a directory of many extents. A message that was acknowledged
+before its name was on disk is not there: it is still in tmp/, or nowhere.
 func TestWithoutJournal(t *testing.T) {
 	n := long(t)
 	for _, c := range []struct {
@@ -248,7 +250,6 @@ func TestWithoutJournal(t *testing.T) {
 	}{
 		{"copies", ext4Unindexed, fullLoad, ""},
 		{"links", ext4Unindexed, sharedLoad, singleInstance},
-		{"many at once", ext4LargeBlocks, hotLoad, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := try(t, c.f, c.load, n, startLMTPDWith(t, c.load, "full", false, c.mailbox))
@@ -258,13 +259,22 @@ func TestWithoutJournal(t *testing.T) {
 			}
 		})
 	}
-	t.Run("indexed", func(t *testing.T) {
-		o := try(t, ext4NoJournal, fullLoad, n, startLMTPD(t, fullLoad, "full", false))
-		report(t, "ext4 without journal, indexed", o)
-		if o.gone > 0 {
-			t.Errorf("more than names is lost at %d of %d points without a torn write", o.gone, o.points)
-		}
-	})
+	for _, c := range []struct {
+		name string
+		f    filesystem
+		load load
+	}{
+		{"indexed", ext4NoJournal, fullLoad},
+		{"many at once", ext4Unindexed, hotLoad},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := try(t, c.f, c.load, n, startLMTPD(t, c.load, "full", false))
+			report(t, c.f.name+", "+c.name, o)
+			if o.gone > 0 {
+				t.Errorf("more than names is lost at %d of %d points without a torn write", o.gone, o.points)
+			}
+		})
+	}
 }
 
 // The same program told to be careless has to be caught on every file system.
