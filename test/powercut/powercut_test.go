@@ -238,8 +238,8 @@ var hotLoad = load{sessions: 16, each: 40, users: 2, neighbour: true, smallOctet
 // where none is, what was acknowledged is there, if no directory has an index. One that
 // has is written in several places when a block of it is full, and a cut in between takes
 // the names of all that was in the block: fsck puts the files into lost+found. It does so
-with the last blocks of a directory of many extents. A message that was acknowledged
-before its name was on disk is not there: it is still in tmp/, or nowhere.
+// with the last blocks of a directory of many extents. A message that was acknowledged
+// before its name was on disk is not there: it is still in tmp/, or nowhere.
 func TestWithoutJournal(t *testing.T) {
 	n := long(t)
 	for _, c := range []struct {
