@@ -19,7 +19,7 @@ const (
 // delivery is one copy on its way into one mailbox. Its phases are methods, each
 // to be called once and in order, by one goroutine at a time:
 //
-//	prepare (place, create, write), syncFile, giveName, syncName, end
+//	prepare (place, create, write), syncFile, giveName or giveLastName, syncName, end
 //
 // A phase that fails leaves the rest to end.
 type delivery struct {
@@ -52,6 +52,7 @@ type delivery struct {
 	cloning *cloning    // with other copies of the batch; nil: none
 	source  *cloneSource
 
+	party   *party      // with other copies of the batch, or alone; nil: it syncs new/ itself
 	disk    disk        // what is known of the file system of new/
 	begun   int64       // octets of the file whose write-back has begun
 	classic bool        // by way of tmp/
@@ -82,19 +83,21 @@ func (d *delivery) asOwner(steps func() error) error {
 	return err
 }
 
-// steps are all phases in one, for a copy that goes by itself.
+// steps are all phases but the last, which needs nobody's credentials, in one: for a
+// copy that goes by itself.
 func (d *delivery) steps() error {
 	err := d.writeFile()
 	if err == nil {
 		err = d.syncFile()
 	}
-	if err == nil {
-		err = d.nameFile()
+	if err != nil {
+		return err
 	}
-	if err == nil {
-		err = d.syncName()
+	if !d.ordered() {
+		return d.nameFile()
 	}
-	return err
+	d.party = &party{last: d}
+	return d.nameLast()
 }
 
 // asOwnerHere is asOwner in the calling goroutine, which has to end if it sets d.lost.
@@ -156,7 +159,20 @@ func (d *delivery) syncFile() error {
 }
 
 // giveName is the third phase.
-func (d *delivery) giveName() error { return d.asOwnerHere(d.nameFile) }
+func (d *delivery) giveName() error {
+	if d.isLast() {
+		return nil
+	}
+	return d.asOwnerHere(d.nameFile)
+}
+
+// giveLastName is the fourth phase, in which the last copy of each party is named.
+func (d *delivery) giveLastName() error {
+	if !d.isLast() {
+		return nil
+	}
+	return d.asOwnerHere(d.nameLast)
+}
 
 // nameFile gives the file its name. From its first step on, only the copy itself
 // can say what became of it.

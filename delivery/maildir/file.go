@@ -9,20 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	nameTries = 5 // names tried before a collision is an error
-
-	// fewDeliveries is up to how many at a time content and name are synced together.
-	// The commits of more of them serve several anyway, and syncs that wait for each
-	// other's directories make it slower.
-	fewDeliveries = 4
-)
+const nameTries = 5 // names tried before a collision is an error
 
 // create opens the file that will be the message: an unnamed one in new/, or
 // one in tmp/ where the file system has none.
 func (d *delivery) create() error {
 	d.disk = d.w.disk(d.new, d.dev)
-	d.disk.ordered = d.disk.ordered && len(d.w.slots) <= fewDeliveries
 	d.classic = d.classic || d.disk.classic
 	if !d.classic {
 		dir := d.abs(path.Join(d.base, d.sub))
@@ -193,21 +185,22 @@ func (d *delivery) isOurs(name string) bool {
 		st.Dev == d.ino.Dev && st.Ino == d.ino.Ino
 }
 
-// syncDir brings the name to disk, and what of the file is not there.
+// syncDir brings the name to disk, and what of the file is not there. Where the order
+// is kept, the sync of the directory brings all of that.
 func (d *delivery) syncDir() error {
-	if d.w.Durability != Full {
+	if d.w.Durability != Full || d.isCovered() {
 		return nil
 	}
-	if d.common != nil {
+	if d.common != nil && !d.disk.ordered {
 		if err := d.common.syncNamed(d); err != nil {
 			return err
 		}
-	} else if d.disk.ordered {
-		err := d.do(OpSyncNamed, d.res.File, func() error { return unix.Fsync(d.file) })
-		if err != nil {
-			return err
-		}
 	}
+	return d.syncNew()
+}
+
+// syncNew syncs the directory in which the file has its name.
+func (d *delivery) syncNew() error {
 	return d.fsyncDir(OpSyncDir, d.abs(path.Join(d.base, d.sub)), d.new)
 }
 

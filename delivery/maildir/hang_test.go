@@ -33,7 +33,7 @@ func (h *hanging) before(op, path string) error {
 // A mailbox that hangs, at whatever step, holds up nobody else: the others are
 // told while it still hangs.
 func TestHangHoldsNobodyUp(t *testing.T) {
-	for _, op := range []string{OpOpen, OpUnnamed, OpWrite, OpSync, OpLink, OpSyncDir, OpWriteBack, OpSyncNamed} {
+	for _, op := range []string{OpOpen, OpUnnamed, OpWrite, OpSync, OpLink, OpSyncDir, OpWriteBack} {
 		t.Run(op, func(t *testing.T) {
 			t.Parallel()
 			root := memoryDir(t)
@@ -78,7 +78,7 @@ func TestHangHoldsNobodyUp(t *testing.T) {
 
 // orderWith is one that has this step.
 func orderWith(op string) SyncOrder {
-	if op == OpWriteBack || op == OpSyncNamed {
+	if op == OpWriteBack {
 		return syncOnce
 	}
 	return SyncStrict

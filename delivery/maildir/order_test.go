@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -20,8 +19,8 @@ func TestOrder(t *testing.T) {
 		want       []string
 		order      SyncOrder
 	}{
-		{Full, false, []string{OpSyncParent, OpSyncParent, OpUnnamed, OpWrite, OpWriteBack, OpLink, OpSyncNamed, OpSyncDir}, syncOnce},
-		{Full, true, []string{OpSyncParent, OpSyncParent, OpCreate, OpWrite, OpWriteBack, OpRename, OpSyncNamed, OpSyncDir}, syncOnce},
+		{Full, false, []string{OpSyncParent, OpSyncParent, OpUnnamed, OpWrite, OpWriteBack, OpLink, OpSyncDir}, syncOnce},
+		{Full, true, []string{OpSyncParent, OpSyncParent, OpCreate, OpWrite, OpWriteBack, OpRename, OpSyncDir}, syncOnce},
 		{FileOnly, false, []string{OpUnnamed, OpWrite, OpSync, OpLink}, syncOnce},
 		{Full, false, []string{OpSyncParent, OpSyncParent, OpUnnamed, OpWrite, OpSync, OpLink, OpSyncDir}, SyncStrict},
 		{Full, true, []string{OpSyncParent, OpSyncParent, OpCreate, OpWrite, OpSync, OpRename, OpSyncDir}, SyncStrict},
@@ -88,7 +87,7 @@ func TestOrderTraced(t *testing.T) {
 		},
 		"once": {
 			"mkdirat box", "mkdirat cur", "mkdirat tmp", "mkdirat new",
-			"fsync ROOT", "fsync ROOT/box", "openat O_TMPFILE", "writev file", "sync_file_range file", "linkat new/", "fsync file", "fsync ROOT/box/new",
+			"fsync ROOT", "fsync ROOT/box", "openat O_TMPFILE", "writev file", "sync_file_range file", "linkat new/", "fsync ROOT/box/new",
 		},
 		"classic": {
 			"mkdirat box", "mkdirat cur", "mkdirat tmp", "mkdirat new",
@@ -182,33 +181,4 @@ func joined(trace string) []string {
 		lines = append(lines, line)
 	}
 	return lines
-}
-
-// Content and name are synced together only while few deliveries are under way.
-func TestOrderOfMany(t *testing.T) {
-	var got []string
-	w := &Writer{Order: syncOnce, Before: func(op, _ string) error {
-		if op == OpWriteBack || op == OpSync || op == OpSyncNamed {
-			got = append(got, op)
-		}
-		return nil
-	}}
-	root := memoryDir(t)
-	for busy, want := range map[int][]string{
-		fewDeliveries - 1: {OpWriteBack, OpSyncNamed},
-		fewDeliveries:     {OpSync},
-	} {
-		delivered(t, w, Target{Root: root}, "x\n") // makes the slots
-		for range busy {
-			w.slots <- struct{}{}
-		}
-		got = nil
-		delivered(t, w, Target{Root: root}, "x\n")
-		for range busy {
-			<-w.slots
-		}
-		if !slices.Equal(got, want) {
-			t.Errorf("beside %d others: %q, want %q", busy, got, want)
-		}
-	}
 }

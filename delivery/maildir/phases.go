@@ -39,8 +39,11 @@ var phases = [...]func(*delivery) error{
 	(*delivery).prepare,
 	(*delivery).syncFile,
 	(*delivery).giveName,
+	(*delivery).giveLastName,
 	(*delivery).syncName,
 }
+
+const phaseNaming = 2 // giveName
 
 // call is one call of Deliver.
 type call struct {
@@ -83,6 +86,9 @@ func (c *call) together(batch []*delivery) {
 	for p := range phases {
 		if len(batch) == 0 {
 			return
+		}
+		if p == phaseNaming {
+			gather(batch)
 		}
 		r := &round{c: c, phase: p, queue: batch, idle: make(chan struct{}, len(batch)+phaseThreads)}
 		batch = r.run()
@@ -184,6 +190,9 @@ func (r *round) work(t *phaseThread) {
 
 // goAlone takes a copy that was let go through the phases that it still has.
 func (c *call) goAlone(d *delivery, from int, err error) {
+	if !d.isLast() {
+		d.party = nil // it may be named after the others' commit
+	}
 	for p := from; p < len(phases) && err == nil; p++ {
 		err = phases[p](d)
 	}
@@ -223,6 +232,9 @@ func (c *call) single(d *delivery) {
 	}
 	go func() {
 		err := d.asOwnerHere(d.steps)
+		if err == nil {
+			err = d.syncName()
+		}
 		if !d.hung.CompareAndSwap(false, true) {
 			c.w.hangsNoMore(d)
 		} else {

@@ -259,7 +259,7 @@ func (f *sharedFile) syncNamed(d *delivery) error {
 	f.mu.Unlock()
 	f.syncing.Lock()
 	defer f.syncing.Unlock()
-	if f.synced >= links || links == 1 && !d.disk.ordered {
+	if f.synced >= links || links == 1 {
 		return nil
 	}
 	if f.err != nil {

@@ -160,6 +160,7 @@ type Writer struct {
 	slots   chan struct{}
 	serial  atomic.Uint64 // deliveries so far, part of each name
 	hung    hungCopies    // copies that nobody waits for any more
+	commits commits       // that deliveries share
 	disks   disks         // what is known of file systems
 	stale   staleKeeper   // tmp/ that were looked at
 	settled dirSet        // mailboxes whose parents are known to be on disk
