@@ -131,8 +131,8 @@ func (w *schemeWriter) links(content [][]byte, to []int) error {
 	return w.syncAll(to)
 }
 
-// commit: write, wait until the content is on its way, rename, sync file and new/
-// together.
+// commit: write, wait until the content is written back, rename, sync new/ and with it
+// what of the file is only in the journal.
 func (w *schemeWriter) commit(content [][]byte, to []int) error {
 	const waitWriteWait = 1 | 2 | 4 // SYNC_FILE_RANGE_WAIT_BEFORE, WRITE, WAIT_AFTER
 	for _, user := range to {
@@ -144,9 +144,6 @@ func (w *schemeWriter) commit(content [][]byte, to []int) error {
 		err = os.NewSyscallError("sync_file_range", syscall.SyncFileRange(fd, 0, 0, waitWriteWait))
 		if err == nil {
 			err = os.NewSyscallError("rename", syscall.Rename(filepath.Join(box, "tmp", name), filepath.Join(box, "new", name)))
-		}
-		if err == nil {
-			err = os.NewSyscallError("fsync", syscall.Fsync(fd))
 		}
 		syscall.Close(fd)
 		if err == nil {
