@@ -45,6 +45,7 @@ var (
 	filesystems = []filesystem{ext4, xfs, btrfs}
 
 	ext4Writeback = with(ext4, "ext4 data=writeback", "data=writeback", nil)
+	ext4Journal   = with(ext4, "ext4 data=journal", "data=journal", nil)
 	ext4NoJournal = with(ext4, "ext4 without journal", "", []string{"-O", "^has_journal"})
 	ext4Unindexed = with(ext4, "ext4 without journal, unindexed", "", []string{"-O", "^has_journal,^dir_index"})
 )

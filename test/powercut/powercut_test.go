@@ -191,6 +191,17 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
+// The journal of ext4 in its other modes: the deliveries of one moment have one commit
+// there too.
+func TestJournals(t *testing.T) {
+	n := long(t)
+	for _, f := range []filesystem{ext4Writeback, ext4Journal} {
+		t.Run(f.name, func(t *testing.T) {
+			sound(t, f.name, try(t, f, fullLoad, n, startLMTPD(t, fullLoad, "full", false)))
+		})
+	}
+}
+
 // sharedLoad has many messages to several users, whose copies are one file.
 var sharedLoad = load{single: 6, sessions: 4, each: 3, wide: 12, recipients: 25, large: 4, users: 24, neighbour: true, smallOctets: 4 << 10}
 
