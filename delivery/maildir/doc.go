@@ -45,7 +45,9 @@
 //     one. Before a transaction's commit record the device's cache is flushed, with the
 //     content that was in it. Where the journal is on another device, only that one is
 //     flushed. A sync of a directory waits for the transaction that last changed it, and
-//     transactions are committed in their order.
+//     transactions are committed in their order. (Its feature fast_commit, which mkfs
+//     does not set, stood the cuts with no order of steps: some disks could not be
+//     mounted again.)
 //   - xfs: write-back ends after the change of size or extents is in the log, which
 //     keeps the order of its entries, and the data device is flushed before the log. A
 //     sync of a directory forces the log up to its last change, with all before it.
