@@ -38,6 +38,7 @@ type delivery struct {
 
 	base string // the mailbox below the root: path, or path and folder
 	sub  string // where the message gets its name: "new", or "cur" with flags
+	dir  string // see newDir
 	made int    // depth of the topmost directory that got a new one, or nothingMade
 	dev  device // of new/
 

@@ -17,7 +17,7 @@ func (d *delivery) create() error {
 	d.disk = d.w.disk(d.new, d.dev)
 	d.classic = d.classic || d.disk.classic
 	if !d.classic {
-		dir := d.abs(path.Join(d.base, d.sub))
+		dir := d.newDir()
 		err := d.do(OpUnnamed, dir, func() (err error) {
 			d.file, err = unix.Openat(d.new, ".", unix.O_TMPFILE|d.access()|unix.O_CLOEXEC, d.w.fileMode())
 			return err
@@ -122,7 +122,7 @@ func (d *delivery) name() error {
 	var err error
 	for range nameTries {
 		name := d.newFileName() + d.info()
-		file := d.abs(path.Join(d.base, d.sub, name))
+		file := d.newDir() + "/" + name
 		err = d.do(op, file, func() error {
 			if d.classic {
 				return d.rename(name)
@@ -201,7 +201,7 @@ func (d *delivery) syncDir() error {
 
 // syncNew syncs the directory in which the file has its name.
 func (d *delivery) syncNew() error {
-	return d.fsyncDir(OpSyncDir, d.abs(path.Join(d.base, d.sub)), d.new)
+	return d.fsyncDir(OpSyncDir, d.newDir(), d.new)
 }
 
 // discard takes back what a failed delivery left: its file in tmp/ or new/, and
@@ -239,7 +239,15 @@ func (d *delivery) filePath() string {
 	if d.tmpName != "" {
 		return d.abs(path.Join(d.base, "tmp", d.tmpName))
 	}
-	return d.abs(path.Join(d.base, d.sub))
+	return d.newDir()
+}
+
+// newDir is the path of the directory in which the file gets its name, once it is placed.
+func (d *delivery) newDir() string {
+	if d.dir == "" {
+		d.dir = d.abs(path.Join(d.base, d.sub))
+	}
+	return d.dir
 }
 
 // unsupported reports whether a file system (or an old kernel) does not know
