@@ -36,6 +36,7 @@ var (
 	fullLoad  = load{single: 50, sessions: 16, each: 12, wide: 3, recipients: 50, large: 12, users: 48, neighbour: true, smallOctets: 4 << 10}
 	shortLoad = load{single: 12, sessions: 16, each: 3, wide: 1, recipients: 50, large: 2, users: 24, neighbour: true, smallOctets: 4 << 10}
 	// The writers of this package know no recipients, and Maildirs are there.
+	groupLoad  = load{single: 20, sessions: 8, each: 10, wide: 20, recipients: 16, users: 48, existing: true, neighbour: true, smallOctets: 4 << 10}
 	writerLoad = load{single: 150, sessions: 16, each: 25, large: 4, users: 48, existing: true, neighbour: true, smallOctets: 4 << 10}
 )
 
@@ -258,11 +259,13 @@ func startWriter(o order) func(string) (func() (session, error), func()) {
 		w := &writer{root: root, order: o}
 		open := func() (session, error) {
 			return func(message, size int, users []int, acknowledged func(int)) error {
-				err := w.deliver(content(message, size), users[0])
-				if err == nil {
-					acknowledged(0)
+				if err := w.deliver(content(message, size), users); err != nil {
+					return err
 				}
-				return err
+				for i := range users {
+					acknowledged(i)
+				}
+				return nil
 			}, nil
 		}
 		return open, func() {}

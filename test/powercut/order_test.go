@@ -30,3 +30,19 @@ func TestOrders(t *testing.T) {
 		}
 	}
 }
+
+// Where lmtpd lets deliveries share a commit, the sync of one directory brings to disk
+// what was named in others before, and its content. It does not what was named after.
+func TestSharedCommit(t *testing.T) {
+	n := long(t)
+	for _, f := range []filesystem{ext4, ext4Writeback, ext4Journal, xfs} {
+		t.Run(f.name, func(t *testing.T) {
+			sound(t, f.name, try(t, f, groupLoad, n, startWriter(shared)))
+			o := try(t, f, groupLoad, n, startWriter(early))
+			report(t, f.name+", too early", o)
+			if o.with[faultLost] == 0 {
+				t.Error("it was not caught: the other proves nothing")
+			}
+		})
+	}
+}

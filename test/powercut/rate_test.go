@@ -69,7 +69,7 @@ func rates(b *testing.B, f *filesystem, threads int) {
 			for th := range threads {
 				wg.Go(func() {
 					for n := range each {
-						if err := w.deliver(body, (th*7+n)%users); err != nil {
+						if err := w.deliver(body, []int{(th*7 + n) % users}); err != nil {
 							b.Error(err)
 						}
 					}

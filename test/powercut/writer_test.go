@@ -23,10 +23,15 @@ const (
 	nameFirst              // name, sync file and directory
 	fileOnly               // sync, name
 	unsynced               // name
+	written                // begin write-back and wait for it, name
+	dirOnly                // the same, sync the directory
+	shared                 // written for each copy of a message, dirOnly for the last
+	early                  // dirOnly for the first copy, written for the others
 )
 
 func (o order) String() string {
-	return [...]string{"strict", "sync again", "by tmp", "one commit", "hinted", "name first", "file only", "unsynced"}[o]
+	return [...]string{"strict", "sync again", "by tmp", "one commit", "hinted", "name first", "file only", "unsynced",
+		"written", "directory only", "shared commit", "early commit"}[o]
 }
 
 // writer writes messages into Maildirs as lmtpd might.
@@ -36,8 +41,24 @@ type writer struct {
 	serial atomic.Int64
 }
 
-// deliver writes one copy. The Maildir must be there.
-func (w *writer) deliver(body []byte, user int) error {
+// deliver writes copies, one after the other. The Maildirs must be there.
+func (w *writer) deliver(body []byte, users []int) error {
+	for i, user := range users {
+		o := w.order
+		switch {
+		case o == shared && i == len(users)-1, o == early && i == 0:
+			o = dirOnly
+		case o == shared, o == early:
+			o = written
+		}
+		if err := w.copy(body, user, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *writer) copy(body []byte, user int, o order) error {
 	box := filepath.Join(w.root, userName(user), "Maildir")
 	dir, err := os.OpenFile(filepath.Join(box, "new"), os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
@@ -51,7 +72,7 @@ func (w *writer) deliver(body []byte, user int) error {
 	name := fmt.Sprintf("1.M1P1Q%d.mx,S=%d,W=%d", w.serial.Add(1), octets, octets+lines)
 	tmp := filepath.Join(box, "tmp", name)
 	var fd int
-	if w.order == byTmp {
+	if o == byTmp {
 		fd, err = unix.Open(tmp, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
 	} else {
 		fd, err = unix.Openat(at, ".", unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
@@ -83,7 +104,9 @@ func (w *writer) deliver(body []byte, user int) error {
 		nameFirst: {link, sync, syncDir},
 		fileOnly:  {sync, link},
 		unsynced:  {link},
-	}[w.order] {
+		written:   {writeBack(begin | wait), link},
+		dirOnly:   {writeBack(begin | wait), link, syncDir},
+	}[o] {
 		if err := step(); err != nil {
 			return err
 		}
