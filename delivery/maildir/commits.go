@@ -21,13 +21,18 @@ import (
 // Nobody depends on another: who is not covered by a commit, for whatever reason, and
 // who has waited for the leader long enough, syncs new/ himself and has his own error.
 
-// commits are the commits of a Writer's file systems.
-type commits struct {
-	mu    sync.Mutex
-	disks map[device]*commitQueue
+// commitPatience is how long a copy waits for another's commit. It is less than what
+// the watch of the phases takes for hanging.
+const commitPatience = patience / 2
+
+// commits are the commits that can be shared, by what they are for. The zero value is
+// empty.
+type commits[K comparable] struct {
+	mu     sync.Mutex
+	queues map[K]*commitQueue
 }
 
-// commitQueue is what is under way on one file system.
+// commitQueue is what is under way for one key. There is none while nobody commits.
 type commitQueue struct {
 	open *commit // may be joined; nil: who comes next opens one
 	last *commit // the one that was closed last; nil: none yet
@@ -36,21 +41,22 @@ type commitQueue struct {
 // commit is one sync that is to cover several deliveries.
 type commit struct {
 	ended   chan struct{} // closed when the leader has done what it can
-	covered bool          // to be read then: everybody's name is on disk
+	covered bool          // to be read then: it went well
 }
 
-// enter returns the open commit of a file system. If there is none it opens one, which
-// the caller has to lead; it is also given the commit to wait for, if there is any.
-func (c *commits) enter(dev device) (at *commit, leads bool, before *commit) {
+// enter returns the open commit of a key. If there is none it opens one, which the
+// caller has to lead: to wait for the one before, if there is any, then to close, and
+// to end it.
+func (c *commits[K]) enter(key K) (at *commit, leads bool, before *commit) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	q := c.disks[dev]
+	q := c.queues[key]
 	if q == nil {
-		if c.disks == nil {
-			c.disks = make(map[device]*commitQueue)
+		if c.queues == nil {
+			c.queues = make(map[K]*commitQueue)
 		}
 		q = &commitQueue{}
-		c.disks[dev] = q
+		c.queues[key] = q
 	}
 	if q.open != nil {
 		return q.open, false, nil
@@ -60,30 +66,42 @@ func (c *commits) enter(dev device) (at *commit, leads bool, before *commit) {
 }
 
 // joined reports whether a commit that was entered is still open, so that it covers
-// what was named before.
-func (c *commits) joined(dev device, at *commit) bool {
+// what was done before.
+func (c *commits[K]) joined(key K, at *commit) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.disks[dev].open == at
+	q := c.queues[key]
+	return q != nil && q.open == at
 }
 
-// close ends the time in which a commit may be joined.
-func (c *commits) close(dev device, at *commit) {
+// close ends the time in which a commit may be joined. What it covers has been done.
+func (c *commits[K]) close(key K, at *commit) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	q := c.disks[dev]
+	q := c.queues[key]
 	q.open, q.last = nil, at
 }
 
-// wait reports whether the commit covers those who have joined it. It waits for it, but
-// not so long that the watch of the phases takes the waiting for hanging.
-func (at *commit) wait() bool {
+// end tells those who have joined how it went.
+func (c *commits[K]) end(key K, at *commit, covered bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at.covered = covered
+	close(at.ended)
+	if q := c.queues[key]; q != nil && q.open == nil && q.last == at {
+		delete(c.queues, key)
+	}
+}
+
+// wait waits for the end of a commit, up to a limit, and reports whether it covers
+// those who have joined.
+func (at *commit) wait(limit time.Duration) bool {
 	select {
 	case <-at.ended:
 		return at.covered
 	default:
 	}
-	timer := time.NewTimer(patience / 2)
+	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
 	case <-at.ended:
@@ -133,15 +151,15 @@ func (d *delivery) nameLast() error {
 		return err
 	}
 	if before != nil {
-		before.wait()
+		before.wait(commitPatience)
 	}
 	all.close(d.dev, at)
-	defer close(at.ended)
 	err := d.nameFile()
 	if err == nil {
 		err = d.syncNew()
 	}
-	if at.covered = err == nil; at.covered {
+	all.end(d.dev, at, err == nil)
+	if err == nil {
 		d.party.in.Store(at)
 	}
 	return err
@@ -157,7 +175,7 @@ func (d *delivery) isCovered() bool {
 	if at == nil {
 		return false
 	}
-	if !at.wait() {
+	if !at.wait(commitPatience) {
 		d.party.in.CompareAndSwap(at, nil) // the others need not wait as well
 		return false
 	}

@@ -158,14 +158,14 @@ type Writer struct {
 
 	once    sync.Once
 	slots   chan struct{}
-	serial  atomic.Uint64 // deliveries so far, part of each name
-	hung    hungCopies    // copies that nobody waits for any more
-	commits commits       // that deliveries share
-	disks   disks         // what is known of file systems
-	stale   staleKeeper   // tmp/ that were looked at
-	settled dirSet        // mailboxes whose parents are known to be on disk
+	serial  atomic.Uint64   // deliveries so far, part of each name
+	hung    hungCopies      // copies that nobody waits for any more
+	commits commits[device] // of file systems that keep the order
+	disks   disks           // what is known of file systems
+	stale   staleKeeper     // tmp/ that were looked at
+	settled dirSet          // mailboxes whose parents are known to be on disk
 
-	dirSyncs dirSyncs // under way
+	dirSyncs commits[dirID] // of directories whose syncs overtake each other
 }
 
 // Deliver writes the body to each target. It calls done exactly once for each,
