@@ -147,12 +147,22 @@ func (d *delivery) name() error {
 	return err
 }
 
-// link names an unnamed file. The way by /proc needs no capability; the other
-// is for places without /proc, and needs one before Linux 6.10.
+// link names an unnamed file. The way by /proc needs no capability. The other is for
+// places without /proc, and costs half as much, but before Linux 6.10 it needs one, and
+// since then the very credentials that have opened the file: it is tried where nobody
+// switches them, until it fails.
 func (d *delivery) link(name string) error {
+	byFD := func() error { return unix.Linkat(d.file, "", d.new, name, unix.AT_EMPTY_PATH) }
+	if d.t.Owner == nil && !d.w.linksByPath.Load() {
+		err := byFD()
+		if err != unix.ENOENT {
+			return err
+		}
+		d.w.linksByPath.Store(true)
+	}
 	err := unix.Linkat(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(d.file), d.new, name, unix.AT_SYMLINK_FOLLOW)
 	if err == unix.ENOENT {
-		if unix.Linkat(d.file, "", d.new, name, unix.AT_EMPTY_PATH) == nil {
+		if byFD() == nil {
 			return nil
 		}
 	}

@@ -162,9 +162,14 @@ func classicOnly(op, _ string) error {
 	return nil
 }
 
-// ways runs a test for both ways of making a file.
+// ways runs a test for each way of making a file and naming it.
 func ways(t *testing.T, f func(t *testing.T, w *Writer)) {
 	t.Run("unnamed", func(t *testing.T) { f(t, &Writer{}) })
+	t.Run("unnamed, by path", func(t *testing.T) {
+		w := &Writer{}
+		w.linksByPath.Store(true)
+		f(t, w)
+	})
 	t.Run("classic", func(t *testing.T) { f(t, &Writer{Before: classicOnly}) })
 }
 

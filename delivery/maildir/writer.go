@@ -156,6 +156,8 @@ type Writer struct {
 	// step's error, and the step is not taken. It exists for tests.
 	Before func(op, path string) error
 
+	linksByPath atomic.Bool // unnamed files cannot be named by their descriptor alone
+
 	once    sync.Once
 	slots   chan struct{}
 	serial  atomic.Uint64   // deliveries so far, part of each name
