@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -42,8 +43,12 @@ func (w *Writer) asHere(o *Owner, f func()) (lost bool, err error) {
 		f()
 		return false, nil
 	}
+	own, err := w.self.get()
+	if err != nil {
+		return false, err
+	}
 	// Nothing is needed, and nothing to be forbidden, if this is who we are.
-	same := uint32(os.Geteuid()) == o.UID && uint32(os.Getegid()) == o.GID
+	same := own.euid == o.UID && own.egid == o.GID
 	if err := w.checkOwner(o, same); err != nil {
 		return false, err
 	}
@@ -52,15 +57,11 @@ func (w *Writer) asHere(o *Owner, f func()) (lost bool, err error) {
 		return false, nil
 	}
 	runtime.LockOSThread()
-	before, err := threadCredentials()
-	if err != nil {
-		runtime.UnlockOSThread()
-		return false, err
-	}
-	if err = w.become(o); err == nil {
+	groups := !slices.Equal(o.Groups, own.fs.groups)
+	if err = w.become(o, groups); err == nil {
 		f()
 	}
-	if w.restore(before) != nil {
+	if w.restore(own.fs, groups) != nil {
 		return true, err
 	}
 	runtime.UnlockOSThread()
@@ -94,45 +95,58 @@ type credentials struct {
 	groups   []uint32
 }
 
-func threadCredentials() (credentials, error) {
-	c := credentials{uid: fsuid(-1), gid: fsgid(-1)}
-	groups, err := unix.Getgroups()
-	if err != nil {
-		return c, os.NewSyscallError("getgroups", err)
-	}
-	for _, g := range groups {
-		c.groups = append(c.groups, uint32(g))
-	}
-	return c, nil
+// self is what the process is, and so each of its threads that is not between become
+// and restore. It is read when it is needed first.
+type self struct {
+	once       sync.Once
+	euid, egid uint32
+	fs         credentials
+	err        error
+}
+
+func (s *self) get() (*self, error) {
+	s.once.Do(func() {
+		s.euid, s.egid = uint32(os.Geteuid()), uint32(os.Getegid())
+		s.fs = credentials{uid: fsuid(-1), gid: fsgid(-1)}
+		groups, err := unix.Getgroups()
+		s.err = os.NewSyscallError("getgroups", err)
+		for _, g := range groups {
+			s.fs.groups = append(s.fs.groups, uint32(g))
+		}
+	})
+	return s, s.err
 }
 
 // become switches the calling thread. Groups and gid go first: whoever has the
 // uid of a user must not have anybody else's groups for an instant.
-func (w *Writer) become(o *Owner) error {
+func (w *Writer) become(o *Owner, groups bool) error {
 	if w.Before != nil {
 		if err := w.Before(OpBecome, fmt.Sprint(o.UID)); err != nil {
 			return err
 		}
 	}
-	return set(credentials{int(o.UID), int(o.GID), o.Groups}, false)
+	return set(credentials{int(o.UID), int(o.GID), o.Groups}, groups, false)
 }
 
 // restore gives the calling thread its credentials back.
-func (w *Writer) restore(c credentials) error {
+func (w *Writer) restore(c credentials, groups bool) error {
 	if w.Before != nil {
 		if err := w.Before(OpRestore, fmt.Sprint(c.uid)); err != nil {
 			return err
 		}
 	}
-	return set(c, true)
+	return set(c, groups, true)
 }
 
-func set(c credentials, uidFirst bool) error {
+// set leaves the groups as they are if told so.
+func set(c credentials, groups, uidFirst bool) error {
 	if uidFirst {
 		fsuid(c.uid)
 	}
-	if err := setgroups(c.groups); err != nil {
-		return os.NewSyscallError("setgroups", err)
+	if groups {
+		if err := setgroups(c.groups); err != nil {
+			return os.NewSyscallError("setgroups", err)
+		}
 	}
 	fsgid(c.gid)
 	fsuid(c.uid)

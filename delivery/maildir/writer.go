@@ -131,8 +131,8 @@ const (
 )
 
 // Writer writes messages into Maildirs. The zero value is ready to use; fields
-// must not change after the first call, and a Writer must not be copied. Its
-// methods may be called from several goroutines.
+// must not change after the first call, nor must the credentials of the process, and
+// a Writer must not be copied. Its methods may be called from several goroutines.
 //
 // A copy on its way holds two descriptors, and two more at its beginning.
 type Writer struct {
@@ -159,6 +159,7 @@ type Writer struct {
 	linksByPath atomic.Bool // unnamed files cannot be named by their descriptor alone
 
 	once    sync.Once
+	self    self
 	slots   chan struct{}
 	serial  atomic.Uint64   // deliveries so far, part of each name
 	hung    hungCopies      // copies that nobody waits for any more
