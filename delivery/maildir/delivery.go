@@ -31,10 +31,9 @@ type delivery struct {
 	size  int64 // octets of the file
 	res   Result
 
-	shared bool         // goes with other copies
-	claim  atomic.Int32 // who tells the outcome
-	hung   atomic.Bool  // a single copy: it hangs, or has come back
-	lost   bool         // the thread at hand did not get its credentials back
+	claim atomic.Int32 // who tells the outcome
+	hung  atomic.Bool  // a single copy: it hangs, or has come back
+	lost  bool         // the thread at hand did not get its credentials back
 
 	base string // the mailbox below the root: path, or path and folder
 	sub  string // where the message gets its name: "new", or "cur" with flags
@@ -112,8 +111,17 @@ func (d *delivery) asOwnerHere(steps func() error) error {
 	return err
 }
 
-// prepare is the first phase.
-func (d *delivery) prepare() error { return d.asOwnerHere(d.writeFile) }
+// prepare is the first phase of copies that go together. It also begins the
+// write-back, so that the disk is at work before the first sync; with nobody's
+// credentials, for a thread that has some is expensive to wait with.
+func (d *delivery) prepare() error {
+	err := d.asOwnerHere(d.writeFile)
+	if err == nil && d.file >= 0 && d.w.Durability != None {
+		// A hint: where it is not understood, the sync does all the work.
+		_ = unix.SyncFileRange(d.file, 0, 0, unix.SYNC_FILE_RANGE_WRITE)
+	}
+	return err
+}
 
 // writeFile finds or makes the mailbox and writes the file.
 func (d *delivery) writeFile() error {
@@ -132,8 +140,7 @@ func (d *delivery) writeFile() error {
 	return d.fillShared(begin, sharePrepare)
 }
 
-// fill makes the file and writes it. It begins the write-back of a copy that goes
-// with others, so that the disk is at work before the first sync.
+// fill makes the file and writes it.
 func (d *delivery) fill(begin time.Time) error {
 	if err := d.create(); err != nil {
 		return err
@@ -142,10 +149,6 @@ func (d *delivery) fill(begin time.Time) error {
 	d.res.Open += opened.Sub(begin)
 	if err := d.write(); err != nil {
 		return err
-	}
-	if d.shared && d.w.Durability != None {
-		// A hint: where it is not understood, the sync does all the work.
-		_ = unix.SyncFileRange(d.file, 0, 0, unix.SYNC_FILE_RANGE_WRITE)
 	}
 	d.res.Write += d.w.now().Sub(opened)
 	return nil

@@ -149,7 +149,9 @@ func set(c credentials, groups, uidFirst bool) error {
 		}
 	}
 	fsgid(c.gid)
-	fsuid(c.uid)
+	if !uidFirst {
+		fsuid(c.uid)
+	}
 	// setfsuid and setfsgid have no way to report an error but this.
 	if fsgid(-1) != c.gid {
 		return os.NewSyscallError("setfsgid", unix.EPERM)

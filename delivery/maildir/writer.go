@@ -190,7 +190,6 @@ func (w *Writer) Deliver(ctx context.Context, b Body, targets []Target, done fun
 	c.using.Store(int64(len(targets)) + 1)
 	for i := range targets {
 		c.copies[i] = newDelivery(ctx, w, &b, &targets[i], i)
-		c.copies[i].shared = len(targets) > 1
 	}
 	share(c.copies)
 	if len(targets) == 1 {
