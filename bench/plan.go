@@ -79,6 +79,7 @@ func (b *bench) plan() []entry {
 			bare(commit, sc)
 		} else {
 			bare(phases, sc)
+			bare(commit, sc)
 			bare(links, sc)
 		}
 	}

@@ -20,8 +20,9 @@ var (
 	strict = scheme{"file system, strict", (*schemeWriter).strict}
 	phases = scheme{"file system, copies in phases", (*schemeWriter).phases}
 	links  = scheme{"file system, links", (*schemeWriter).links}
-	// commit is what could be had where the order of writes alone, without a sync
-	// between them, keeps a name from becoming durable before its content.
+	// commit is what can be had where the order of writes alone, without a sync
+	// between them, keeps a name from becoming durable before its content, and a sync
+	// brings everything to disk that came before it.
 	commit = scheme{"file system, one commit", (*schemeWriter).commit}
 )
 
@@ -79,30 +80,18 @@ func (w *schemeWriter) strict(content [][]byte, to []int) error {
 
 // phases: write all and start write-back, sync all, name all, sync all directories.
 func (w *schemeWriter) phases(content [][]byte, to []int) error {
-	const writeBack = 2 // SYNC_FILE_RANGE_WRITE
-	fds, names := make([]int, len(to)), make([]string, len(to))
-	for i, user := range to {
-		names[i] = w.newName()
-		fd, err := w.create(w.site.maildir(user), names[i], content)
-		if err != nil {
-			return err
-		}
-		defer syscall.Close(fd)
-		fds[i] = fd
-		if err := syscall.SyncFileRange(fd, 0, 0, writeBack); err != nil {
-			return os.NewSyscallError("sync_file_range", err)
-		}
+	fds, names, err := w.createAll(content, to)
+	defer closeAll(fds)
+	if err != nil {
+		return err
 	}
 	for _, fd := range fds {
 		if err := syscall.Fsync(fd); err != nil {
 			return os.NewSyscallError("fsync", err)
 		}
 	}
-	for i, user := range to {
-		box := w.site.maildir(user)
-		if err := syscall.Rename(filepath.Join(box, "tmp", names[i]), filepath.Join(box, "new", names[i])); err != nil {
-			return os.NewSyscallError("rename", err)
-		}
+	if err := w.renameAll(names, to); err != nil {
+		return err
 	}
 	return w.syncAll(to)
 }
@@ -131,29 +120,58 @@ func (w *schemeWriter) links(content [][]byte, to []int) error {
 	return w.syncAll(to)
 }
 
-// commit: write, wait until the content is written back, rename, sync new/ and with it
-// what of the file is only in the journal.
+// commit: write all, wait until their content is written back, rename all, sync new/ of
+// the last. On ext4 that brings to disk what is in the journal of the others too.
 func (w *schemeWriter) commit(content [][]byte, to []int) error {
 	const waitWriteWait = 1 | 2 | 4 // SYNC_FILE_RANGE_WAIT_BEFORE, WRITE, WAIT_AFTER
+	fds, names, err := w.createAll(content, to)
+	defer closeAll(fds)
+	if err != nil {
+		return err
+	}
+	for _, fd := range fds {
+		if err := syscall.SyncFileRange(fd, 0, 0, waitWriteWait); err != nil {
+			return os.NewSyscallError("sync_file_range", err)
+		}
+	}
+	if err := w.renameAll(names, to); err != nil {
+		return err
+	}
+	return w.syncAll(to[len(to)-1:])
+}
+
+// createAll makes a file for each user and begins its write-back. The caller closes
+// them, also after an error.
+func (w *schemeWriter) createAll(content [][]byte, to []int) (fds []int, names []string, err error) {
+	const writeBack = 2 // SYNC_FILE_RANGE_WRITE
 	for _, user := range to {
-		box, name := w.site.maildir(user), w.newName()
-		fd, err := w.create(box, name, content)
+		name := w.newName()
+		fd, err := w.create(w.site.maildir(user), name, content)
 		if err != nil {
-			return err
+			return fds, names, err
 		}
-		err = os.NewSyscallError("sync_file_range", syscall.SyncFileRange(fd, 0, 0, waitWriteWait))
-		if err == nil {
-			err = os.NewSyscallError("rename", syscall.Rename(filepath.Join(box, "tmp", name), filepath.Join(box, "new", name)))
+		fds, names = append(fds, fd), append(names, name)
+		if err := syscall.SyncFileRange(fd, 0, 0, writeBack); err != nil {
+			return fds, names, os.NewSyscallError("sync_file_range", err)
 		}
-		syscall.Close(fd)
-		if err == nil {
-			err = syncDir(filepath.Join(box, "new"))
-		}
-		if err != nil {
-			return err
+	}
+	return fds, names, nil
+}
+
+func (w *schemeWriter) renameAll(names []string, to []int) error {
+	for i, user := range to {
+		box := w.site.maildir(user)
+		if err := syscall.Rename(filepath.Join(box, "tmp", names[i]), filepath.Join(box, "new", names[i])); err != nil {
+			return os.NewSyscallError("rename", err)
 		}
 	}
 	return nil
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		syscall.Close(fd)
+	}
 }
 
 func (w *schemeWriter) create(box, name string, content [][]byte) (int, error) {
