@@ -285,6 +285,7 @@ func (d *delivery) enterCur() error {
 	d.new, d.sub = fd, "cur"
 	var st unix.Stat_t
 	if err = unix.Fstat(fd, &st); err == nil {
+		d.dev = device{unix.Major(st.Dev), unix.Minor(st.Dev)} // cur/ may be mounted
 		err = d.notForeign(st.Uid)
 	}
 	if err != nil {

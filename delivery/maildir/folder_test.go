@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -251,5 +252,25 @@ func TestFlags(t *testing.T) {
 		if r := deliver(t, &Writer{}, Target{Root: memoryDir(t), Flags: f}, "x\n"); r.Err == nil {
 			t.Errorf("flags %q were taken", f)
 		}
+	}
+}
+
+// What a file system can do is asked of the one that the message goes to.
+func TestFlagsOnAnotherDisk(t *testing.T) {
+	other := mountTmpfs(t, "mode=0700")
+	root := memoryDir(t)
+	delivered(t, &Writer{}, Target{Root: root}, "x\n")
+	cur := filepath.Join(root, "cur")
+	if err := syscall.Mount(other, cur, "", syscall.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Unmount(cur, syscall.MNT_DETACH) })
+	var steps []string
+	w := &Writer{Before: func(op, _ string) error { steps = append(steps, op); return nil }}
+	w.disks.put(deviceOf(t, root), disk{})
+	w.disks.put(deviceOf(t, cur), disk{ordered: true})
+	delivered(t, w, Target{Root: root, Flags: "S"}, "x\n")
+	if !slices.Contains(steps, OpWriteBack) {
+		t.Errorf("steps %q, want one that is known of the file system of cur/", steps)
 	}
 }
