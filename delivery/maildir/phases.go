@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// The copies of one call go through four phases together (see doc.go). A phase
+// The copies of one call go through the phases together (see doc.go). A phase
 // takes one copy after the other, on few threads, because the expensive part is
 // shared: the first sync of a phase commits the journal for all of them, and the
-// others find their work done.
+// others find their work done, or need none (commits.go).
 //
 // A copy that hangs (a home on a dead NFS server) must not hold the others up.
 // So each thread of a phase is watched: where one step has taken longer than
@@ -43,7 +43,7 @@ var phases = [...]func(*delivery) error{
 	(*delivery).syncName,
 }
 
-const phaseNaming = 2 // giveName
+const phaseNaming = 2 // giveName, before which the copies are gathered in parties
 
 // call is one call of Deliver.
 type call struct {
